@@ -1,0 +1,49 @@
+# Every target creates the environment from the lock first, if it is not there.
+# Variables: PYTHON (to create .venv), NB (a notebook), PROFILE, SET ("name=value ..."), JOBS.
+PYTHON ?= python3
+PROFILE ?= laptop
+export NB PROFILE SET
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: env book test run record bench lock clean help
+.DEFAULT_GOAL := help
+
+help:            ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+env: $(READY)    ## create .venv from requirements.lock
+
+# The lock is complete, so pip resolves nothing (--no-deps): neural-tangents asks for
+# TensorFlow, which nothing here uses.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"$(PYTHON) is Python {v[0]}.{v[1]}; Python 3.11, 3.12 or 3.13 is needed. Name another one: make env PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+book: $(READY)   ## execute what changed, render the book to build/html
+	@$(BIN)/python -m workflow book
+
+test: $(READY)   ## run all tests
+	@$(BIN)/python -m pytest
+
+run: $(READY)    ## run one notebook: make run NB=ntk_transfer PROFILE=laptop SET="seeds=[7]"
+	@$(BIN)/python -m workflow run "$$NB" --profile "$$PROFILE" --set "$$SET"
+
+record: $(READY) ## run one notebook and keep its result under records/
+	@$(BIN)/python -m workflow record "$$NB" --profile "$$PROFILE" --set "$$SET"
+
+bench: $(READY)  ## compare speed with peers, as a table of ratios
+	@$(BIN)/python -m benchmarks
+
+# uv writes the lock; the overrides leave TensorFlow out.
+lock:            ## resolve requirements.lock anew (needs uv)
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	  --generate-hashes --override workflow/lock-overrides.txt --no-emit-index-url \
+	  --no-emit-find-links --custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+clean:           ## remove everything generated, the environment too
+	rm -rf build $(VENV) .snakemake
