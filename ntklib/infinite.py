@@ -1,0 +1,238 @@
+"""Analytic kernels of infinitely wide networks, and regression with them."""
+
+import copy
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Float64, Num
+
+from ntklib.models import Model
+
+KernelFn = Callable[..., Array]
+
+
+def kernel(
+    model: Model | KernelFn,
+    x1: Num[Array | np.ndarray, "n1 ..."],
+    x2: Num[Array | np.ndarray, "n2 ..."] | None = None,
+    *,
+    get: str = "ntk",
+    block: int | None = None,
+) -> Float[Array, "n1 n2"]:
+    """The analytic kernel between two sets of inputs, computed block by block.
+
+    Works on values, not under `jit`; there, call the model's `kernel_fn`.
+
+    Args:
+        model: A model with an infinite twin, or a function `(x1, x2, get) -> (n1, n2)`.
+        x1: Inputs, one a row, of a floating-point type.
+        x2: Inputs of the same shape; None for x1 itself, when blocks below the diagonal are
+            mirrored, not computed, and the result is exactly symmetric.
+        get: "ntk", the tangent kernel, or "nngp", the covariance of the outputs at
+            initialisation.
+        block: Rows and columns computed at once, at most 1024 if None.
+
+    Returns:
+        The kernel matrix.
+
+    Raises:
+        TypeError: If the inputs are not of a floating-point type.
+        ValueError: If the model has no twin, inputs are empty, not finite or differ in shape,
+            `get` is unknown, `block` is below 1, or the function returns another shape than
+            (n1, n2).
+    """
+    kernel_fn = _kernel_fn(model)
+    if block is not None and block < 1:
+        raise ValueError(f"block is {block}; it must be at least 1")
+    x1 = _points("x1", x1)
+    symmetric = x2 is None
+    x2 = x1 if x2 is None else _points("x2", x2)
+    if x1.shape[1:] != x2.shape[1:]:
+        raise ValueError(f"rows of x1 have shape {x1.shape[1:]}, rows of x2 {x2.shape[1:]}")
+    rows, columns = _even(len(x1), block or 1024), _even(len(x2), block or 1024)
+    gram = np.empty((len(x1), len(x2)), jnp.promote_types(x1.dtype, x2.dtype))
+    for i in range(0, len(x1), rows):
+        for j in range(i if symmetric else 0, len(x2), columns):
+            # Indices past the end repeat the last point: all blocks have one shape, which is
+            # compiled once. What they add is cut off.
+            first = x1[np.minimum(np.arange(i, i + rows), len(x1) - 1)]
+            second = x2[np.minimum(np.arange(j, j + columns), len(x2) - 1)]
+            tile = np.asarray(kernel_fn(first, second, get))
+            if tile.shape != (rows, columns):
+                raise ValueError(
+                    f"the kernel function returned shape {tile.shape} for {rows} and {columns} "
+                    f"inputs; expected {(rows, columns)}"
+                )
+            tile = tile[: len(x1) - i, : len(x2) - j]
+            gram[i : i + rows, j : j + columns] = tile
+            if symmetric:
+                gram[j : j + columns, i : i + rows] = tile.T
+    return jnp.asarray((gram + gram.T) / 2 if symmetric else gram)
+
+
+class Regressor:
+    """A network of infinite width trained on (x, y), as a function of new inputs.
+
+    Gradient flow on 1/2 sum_i |f(x_i) - y_i|^2 (a sum over points) from f = 0 gives, with the
+    kernel matrix K = kernel(X, X) and A = K + ridge I,
+
+        f_t(x) = kernel(x, X) A^-1 (I - exp(-t A)) y,
+
+    and kernel regression f(x) = kernel(x, X) A^-1 y in the limit (Jacot et al. 2018; Lee et al.
+    2019). For gradient descent of step eta on the sum, t = eta steps; on the mean over n points,
+    1/(2n) sum_i, t = eta steps / n. A ridge is the penalty ridge/2 |theta - theta_0|^2.
+
+    Calls can be compiled and differentiated in x. They compute in the dtype of x; the
+    factorisation is in float64.
+
+    Attributes:
+        eigenvalues: Of K, descending.
+        eigenvectors: Of K, in the columns, in the same order.
+        coefficients: alpha in f_t(x) = kernel(x, X) alpha, one column an output.
+        time: The training time, None for the limit.
+    """
+
+    eigenvalues: Float64[np.ndarray, " n"]
+    eigenvectors: Float64[np.ndarray, "n n"]
+    coefficients: Float64[np.ndarray, "n c"]
+    time: float | int | None
+
+    def __init__(
+        self,
+        kernel_fn: Model | KernelFn,
+        x: Num[Array | np.ndarray, "n ..."],
+        y: Num[Array | np.ndarray, "..."],
+        *,
+        ridge: float | int = 0.0,
+        time: float | int | None = None,
+    ) -> None:
+        """Computes the kernel matrix and its eigendecomposition.
+
+        Args:
+            kernel_fn: A model with an infinite twin, or a function `(x1, x2, get) -> (n1, n2)`.
+            x: Training inputs, one a row.
+            y: Targets, (n, outputs).
+            ridge: Added to the diagonal of the kernel matrix, at least 0.
+            time: Training time, at least 0; None for the limit.
+
+        Raises:
+            TypeError: If x is not of a floating-point type.
+            ValueError: If an argument is malformed, or the kernel matrix has, up to rounding, a
+                negative eigenvalue, or, in the limit, one that is zero.
+        """
+        self.kernel_fn = _kernel_fn(kernel_fn)
+        self.x = _points("x", x)
+        y = np.asarray(y, np.float64)
+        if y.ndim != 2 or len(y) != len(self.x):
+            raise ValueError(f"y has shape {y.shape}; expected ({len(self.x)}, outputs), as x")
+        if not np.isfinite(y).all():
+            raise ValueError("y has values that are not finite")
+        if not 0 <= ridge < np.inf:
+            raise ValueError(f"ridge is {ridge}; it must be finite and at least 0")
+        _check(time)
+        gram = np.asarray(kernel(self.kernel_fn, self.x), np.float64)
+        eigenvalues, eigenvectors = scipy.linalg.eigh(gram)
+        self.eigenvalues, self.eigenvectors = eigenvalues[::-1], eigenvectors[:, ::-1]
+        # Rounding the entries moves the eigenvalues by about this much.
+        eps = np.finfo(self.x.dtype).eps
+        self._noise = 2 * np.sqrt(len(gram)) * eps * np.abs(gram).max()
+        self._rates = self.eigenvalues + ridge
+        self._targets = self.eigenvectors.T @ y
+        self._train(time)
+
+    def _train(self, time: float | int | None) -> None:
+        slowest = self._rates[-1]
+        if slowest < -self._noise or (time is None and slowest <= self._noise):
+            raise ValueError(
+                f"the kernel matrix is {'singular' if time is None else 'not positive'}: its "
+                f"smallest eigenvalue with the ridge is {slowest:.2g}, rounding is "
+                f"{self._noise:.2g}; remove repeated inputs or set ridge"
+            )
+        rates = np.maximum(self._rates, 0)
+        learned = np.ones_like(rates) if time is None else -np.expm1(-time * rates)
+        # As the rate goes to 0, (1 - exp(-t rate)) / rate goes to t.
+        weights = np.divide(learned, rates, out=np.full_like(rates, time or 0), where=rates > 0)
+        self.coefficients = self.eigenvectors @ (weights[:, None] * self._targets)
+        self.time = time
+
+    def at(self, time: float | int | None) -> "Regressor":
+        """The same data at another training time; the eigendecomposition is shared.
+
+        Args:
+            time: Training time, at least 0; None for the limit.
+
+        Returns:
+            Another regressor.
+
+        Raises:
+            ValueError: If the time is negative, or None with a singular kernel matrix.
+        """
+        _check(time)
+        other = copy.copy(self)
+        other._train(time)
+        return other
+
+    @property
+    def logits_fn(self) -> Partial:
+        """This function as a pytree, for arguments of compiled functions.
+
+        A function compiled for one training time, or data set of the same shape, serves others.
+        """
+        return Partial(_predict, Partial(self.kernel_fn), self.x, self.coefficients)
+
+    def __call__(self, x: Num[Array | np.ndarray, "m ..."]) -> Float[Array, "m c"]:
+        """f_t at new inputs.
+
+        Args:
+            x: Inputs, of the shape of those in training.
+
+        Returns:
+            One row an input, one column an output.
+
+        Raises:
+            ValueError: If the inputs have another shape than those in training.
+        """
+        return self.logits_fn(x)
+
+
+def _predict(
+    kernel_fn: KernelFn,
+    x_train: Float[Array, "n ..."],
+    coefficients: Float[Array | np.ndarray, "n c"],
+    x: Float[Array | np.ndarray, "m ..."],
+) -> Float[Array, "m c"]:
+    if x.shape[1:] != x_train.shape[1:]:
+        raise ValueError(f"rows of x have shape {x.shape[1:]}, in training {x_train.shape[1:]}")
+    coefficients = jnp.asarray(coefficients, x.dtype)
+    return jnp.matmul(kernel_fn(x, x_train, "ntk"), coefficients, precision="highest")
+
+
+def _even(n: int, block: int) -> int:
+    """The size of the fewest blocks of one size, at most `block`, that hold n."""
+    return -(-n // -(-n // block))
+
+
+def _check(time: float | int | None) -> None:
+    if time is not None and not time >= 0:
+        raise ValueError(f"time is {time}; it must be at least 0, or None for the limit")
+
+
+def _kernel_fn(model: Model | KernelFn) -> KernelFn:
+    kernel_fn = model.kernel_fn if isinstance(model, Model) else model
+    if kernel_fn is None:
+        raise ValueError("the model has no infinite twin: its kernel_fn is None")
+    return kernel_fn
+
+
+def _points(name: str, x: Num[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} has dtype {x.dtype}; expected a floating-point type")
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(f"{name} has shape {x.shape}; expected (points, features...), none empty")
+    x = jnp.asarray(x)
+    if not jnp.isfinite(x).all():
+        raise ValueError(f"{name} has values that are not finite")
+    return x

@@ -1,0 +1,15 @@
+import jax
+import pytest
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def x64():
+    """Double precision in JAX for one test."""
+    # Older versions of JAX have it in jax.experimental only.
+    with (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64(True):
+        yield
