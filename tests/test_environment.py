@@ -1,0 +1,159 @@
+"""pyproject.toml, requirements.lock, environment.yml and the Makefile name the same packages."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+ENVIRONMENT = (ROOT / "environment.yml").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+SUPPORTED = SpecifierSet(PROJECT["requires-python"])
+PYTHONS = [f"3.{minor}" for minor in range(30) if f"3.{minor}" in SUPPORTED]
+NOT_BY_CONDA = {"neural-tangents"}  # brings TensorFlow; postBuild installs it
+UNUSED = {"tensorflow", "tf2jax"}  # what neural-tangents asks for besides
+
+
+def entries(lock: str) -> list[tuple[Requirement, list[str]]]:
+    """Every entry of a lock with its hashes."""
+    lines = lock.replace("\\\n", " ").splitlines()
+    split = [line.split("--hash=") for line in lines if line and not line.lstrip().startswith("#")]
+    return [(Requirement(name), [h.strip() for h in hashes]) for name, *hashes in split]
+
+
+def locked(python: str | None = None) -> dict[str, str]:
+    """Version of each package that the lock installs on Linux, or in this very environment."""
+    where = None
+    if python:
+        where = {"python_version": python, "python_full_version": f"{python}.20"}
+        where |= {"sys_platform": "linux", "platform_python_implementation": "CPython"}
+        where |= {"implementation_name": "cpython"}
+    return {
+        canonicalize_name(requirement.name): str(requirement.specifier).removeprefix("==")
+        for requirement, _ in entries(LOCK)
+        if requirement.marker is None or requirement.marker.evaluate(where)
+    }
+
+
+def faults(lock: str) -> list[str]:
+    """What makes pip install from a lock something that the lock does not fix."""
+    if addresses := re.findall(r"^--.*|^.*://.*", lock, re.MULTILINE):
+        return addresses
+    found = []
+    for requirement, hashes in entries(lock):
+        if not re.fullmatch(r"==[^*,]+", str(requirement.specifier)):
+            found.append(f"{requirement}: not one version")
+        if not hashes or not all(re.fullmatch("sha256:[0-9a-f]{64}", h) for h in hashes):
+            found.append(f"{requirement}: no hash, or one that is not SHA-256")
+        if requirement.name in UNUSED:
+            found.append(f"{requirement}: is not used")
+    return found
+
+
+def disagreements(environment: str) -> set[str]:
+    """What environment.yml has and should not have, and what it lacks."""
+    *conda, pip = yaml.safe_load(environment)["dependencies"]
+    (python,) = [entry.removeprefix("python=") for entry in conda if entry.startswith("python=")]
+    if python not in PYTHONS:
+        return {f"python={python}"}
+    direct = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["docs"]
+    names = {Requirement(text).name for text in direct} - NOT_BY_CONDA
+    return set(pip["pip"]) ^ {f"{name}=={locked(python)[name]}" for name in names}
+
+
+def test_the_lock_fixes_everything() -> None:
+    assert faults(LOCK) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "edit"),
+    [
+        (r"^scipy==", "scipy>="),
+        (r"(^optax==\S+)(?: \\\n +--hash=\S+)+", r"\1"),
+        (r"--hash=sha256:", "--hash=md5:"),
+        (r"\A", "--index-url https://example.org/simple\n"),
+        (r"^scipy==", "tensorflow=="),
+    ],
+)
+def test_an_edited_lock_is_noticed(pattern: str, edit: str) -> None:
+    edited, count = re.subn(pattern, edit, LOCK, count=1, flags=re.MULTILINE)
+    assert count == 1
+    assert faults(edited) != []
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_lock_satisfies_every_dependency(python: str) -> None:
+    extras = PROJECT["optional-dependencies"].values()
+    for text in sum(extras, PROJECT["dependencies"]):
+        requirement = Requirement(text)
+        version = locked(python)[requirement.name]
+        assert requirement.specifier.contains(version, prereleases=True), (text, version)
+
+
+def test_environment_yml_has_the_versions_of_the_lock() -> None:
+    assert disagreements(ENVIRONMENT) == set()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "edit"),
+    [
+        (r"scipy==1", "scipy==2"),
+        (r"^ +- scipy==.*\n", ""),
+        (r"- scipy==", "- scipy>="),
+        (r"^( +- )scipy==", r"\1tensorflow==2.20.0\n\g<0>"),
+        (r"^( +- )scipy==", r"\1neural-tangents==0.6.5\n\g<0>"),
+        (r"python=3\.11", "python=3.13"),
+        (r"python=3\.11", "python=3.10"),
+    ],
+)
+def test_an_edited_environment_yml_is_noticed(pattern: str, edit: str) -> None:
+    edited, count = re.subn(pattern, edit, ENVIRONMENT, count=1, flags=re.MULTILINE)
+    assert count == 1
+    assert disagreements(edited) != set()
+
+
+def test_every_place_names_the_same_pythons() -> None:
+    lower = PYTHONS[0]
+    limits = [int(version.removeprefix("3.")) for version in (lower, PYTHONS[-1])]
+    assert f"(3, {limits[0]}) <= v < (3, {limits[1] + 1})" in MAKEFILE  # make env refuses others
+    assert f"--python-version {lower}" in MAKEFILE  # the lock starts there
+    assert PYPROJECT["tool"]["mypy"]["python_version"] == lower
+    ci = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    inputs = [step.get("with", {}) for step in ci["run"]["steps"]]
+    run = [given["python-version"] for given in inputs if "python-version" in given]
+    assert run + ci["tests"]["strategy"]["matrix"]["python"] == PYTHONS
+
+
+def test_make_and_postbuild_install_from_the_lock_alike() -> None:
+    commands = [
+        re.findall(r"pip install .*", text)
+        for text in (MAKEFILE, (ROOT / "postBuild").read_text(encoding="utf-8"))
+    ]
+    plain = [[line.replace("--disable-pip-version-check ", "") for line in c] for c in commands]
+    assert plain[0] == plain[1]
+    assert "--no-deps --require-hashes -r requirements.lock" in plain[0][0]
+    assert os.access(ROOT / "postBuild", os.X_OK)
+
+
+def test_this_environment_is_the_locked_one() -> None:
+    installed = {name: metadata.version(name) for name in locked()}
+    assert installed == locked()
+
+
+def test_the_lock_lacks_nothing_that_its_packages_need() -> None:
+    command = [sys.executable, "-m", "pip", "check"]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    missing = {f"neural-tangents 0.6.5 requires {name}, which is not installed." for name in UNUSED}
+    assert set(lines) == missing

@@ -1,0 +1,99 @@
+"""Writes the branch `notebooks`, which Colab and Binder open: `python -m workflow.portable FOLDER`.
+
+The notebooks of the main branch are scripts, which neither opens. The branch has them as .ipynb,
+not executed, and beside them what Binder builds its environment from. The same tree gives the same
+bytes.
+"""
+
+import argparse
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbformat.v4 import new_code_cell
+
+from workflow import plan
+
+# What environment.yml, postBuild and the installation of ntklib need.
+ENVIRONMENT = (
+    "environment.yml",
+    "postBuild",
+    "requirements.lock",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "ntklib",
+    "book/claims.yml",
+)
+
+INSTALL = """\
+# Installs the library where it is missing, as on Colab. Binder and a checkout have it.
+import importlib.util
+
+if importlib.util.find_spec("ntklib") is None:
+    %pip install -q "ntklib @ {address}\""""
+
+
+def install_address(environ: Mapping[str, str]) -> str:
+    """The address pip installs this revision of ntklib from.
+
+    Args:
+        environ: environment variables; a workflow run on GitHub sets the three that are read.
+
+    Raises:
+        UsageError: if one is not set.
+    """
+    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_SHA")
+    if missing := [name for name in names if not environ.get(name)]:
+        raise plan.UsageError(f"set {', '.join(missing)}: Colab installs ntklib from there")
+    server, repository, revision = (environ[name] for name in names)
+    return f"git+{server}/{repository}@{revision}"
+
+
+def portable(notebook: str, address: str) -> nbformat.NotebookNode:
+    """The notebook as .ipynb, with a first cell that installs ntklib from the address."""
+    content = jupytext.read(plan.ROOT / "notebooks" / f"{notebook}.py")
+    content.cells.insert(0, new_code_cell(INSTALL.format(address=address)))
+    for number, cell in enumerate(content.cells):
+        cell["id"] = f"cell-{number}"  # jupytext's are random
+    return content
+
+
+def write(folder: Path, address: str) -> None:
+    """Writes all files of the branch.
+
+    Args:
+        folder: is created.
+        address: see `install_address`.
+
+    Raises:
+        UsageError: if the folder exists; what is left in it would be published.
+    """
+    if folder.exists():
+        raise plan.UsageError(f"{folder} exists; name a folder that does not")
+    for name in ENVIRONMENT:
+        source, target = plan.ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    (folder / "notebooks").mkdir()
+    for notebook in plan.notebooks():
+        nbformat.write(portable(notebook, address), folder / "notebooks" / f"{notebook}.ipynb")
+
+
+def main() -> None:
+    """Writes the folder, or says in one line why it cannot and ends with exit status 2."""
+    parser = argparse.ArgumentParser(prog="python -m workflow.portable", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the files go; it is created")
+    folder = parser.parse_args().folder
+    with plan.explained():
+        write(folder, install_address(os.environ))
+
+
+if __name__ == "__main__":
+    main()
