@@ -280,10 +280,10 @@ def estimate(
     n_seeds, n = arrays[0].shape
     rng = np.random.default_rng(seed)
     drawn = rng.integers(n_seeds, size=(resamples, n_seeds))
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=(resamples, n_seeds)) / n
+    points = rng.integers(n, size=(resamples, n_seeds, n), dtype=np.int32)
     with np.errstate(divide="ignore", invalid="ignore"):
         per_seed = np.asarray(statistic(*(a.mean(axis=1) for a in arrays)))
-        resampled = statistic(*(np.einsum("bsn,bsn->bs", weights, a[drawn]) for a in arrays))
+        resampled = statistic(*(a[drawn[:, :, None], points].mean(axis=2) for a in arrays))
         low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5])
     return Estimate(float(np.median(per_seed)), float(low), float(high), tuple(per_seed.tolist()))
 
