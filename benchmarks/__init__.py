@@ -1,0 +1,1 @@
+"""Speed against peers. Only ratios within one run mean something; machines drift."""
