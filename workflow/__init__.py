@@ -1,0 +1,1 @@
+"""The runner: notebooks to executed notebooks, results and a rendered book."""

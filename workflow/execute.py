@@ -1,0 +1,118 @@
+"""Executes one notebook: `python -m workflow.execute NOTEBOOK PROFILE PARAMETERS` (as JSON)."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jupytext
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from traitlets.config import Config
+
+from ntklib import claims
+from workflow import plan
+from workflow.collect import collect, seal
+
+# What a result depends on; prose does not make it dirty.
+INPUTS = ("ntklib", "notebooks", "profiles", "book/claims.yml", "requirements.lock")
+
+
+def _git(*arguments: str) -> str | None:
+    done = subprocess.run(["git", *arguments], cwd=plan.ROOT, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _source(notebook: str, values: dict[str, Any]) -> nbformat.NotebookNode:
+    """The notebook before execution, with the provenance that is known by then."""
+    content = jupytext.read(plan.NOTEBOOKS / f"{notebook}.py")
+    for number, cell in enumerate(content.cells):
+        cell["id"] = f"cell-{number}"  # jupytext's are random
+    content.metadata["ntklib"] = {
+        "notebook": notebook,
+        "key": plan.key(notebook, values),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--", *INPUTS)),
+    }
+    return content
+
+
+def _failure(error: Exception, partial: Path) -> str:
+    """Says which cell failed, and why."""
+    cells = [
+        cell
+        for cell in nbformat.read(partial, as_version=4).cells
+        if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])
+    ]
+    started = [i for i, cell in enumerate(cells) if cell.metadata["papermill"]["start_time"]]
+    number, source = started[-1] + 1, cells[started[-1]].source
+    name = getattr(error, "ename", type(error).__name__)
+    last_line = str(getattr(error, "evalue", error)).strip().splitlines()[-1:]
+    first_line = source.strip().splitlines()[0]
+    return f"cell {number} ({first_line}): {': '.join([name, *last_line])}"
+
+
+def execute(notebook: str, profile: str, values: dict[str, Any]) -> None:
+    """Executes a notebook; it and its result appear only when every cell has succeeded.
+
+    Args:
+        notebook: its name, such as `01_ntk_transfer`.
+        profile: with the name, says where both go.
+        values: its parameters, checked (see `workflow.plan.parameters`).
+
+    Raises:
+        plan.BuildError: if a cell fails, or the notebook judges no claim. The partial notebook is
+            kept under `build/failed/`.
+    """
+    partial = plan.ROOT / "build" / "failed" / f"{notebook}.ipynb"
+    partial.parent.mkdir(parents=True, exist_ok=True)
+
+    def refuse(reason: str) -> NoReturn:
+        raise plan.BuildError(
+            f"notebooks/{notebook}.py: {reason}\n"
+            f"partial notebook: {partial.relative_to(plan.ROOT)}"
+        ) from None
+
+    progress = {
+        "desc": f"{notebook} ({profile})",
+        "bar_format": "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}",
+        "file": sys.stderr,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "source.ipynb")
+        nbformat.write(_source(notebook, values), source)
+        # Sockets in that folder rather than ports that everybody on the machine can reach.
+        kernel = {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}
+        try:
+            papermill.execute_notebook(
+                source,
+                partial,
+                parameters=values,
+                cwd=plan.ROOT,
+                progress_bar=progress,
+                kernel_name="python3",
+                config=Config(KernelManager=kernel),
+            )
+        except (papermill.PapermillExecutionError, DeadKernelError) as error:
+            refuse(_failure(error, partial))
+    content = nbformat.read(partial, as_version=4)
+    for path in ("input_path", "output_path"):
+        del content.metadata["papermill"][path]  # folders of this machine, of no use elsewhere
+    content.metadata["ntklib"]["seal"] = seal(content)
+    nbformat.write(content, partial)
+    result = plan.ROOT / plan.RESULT.format(notebook=notebook, profile=profile)
+    try:
+        claims.write_result(result, collect(content))
+    except ValueError as error:
+        refuse(str(error))
+    output = plan.ROOT / plan.EXECUTED.format(notebook=notebook, profile=profile)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial.replace(output)
+
+
+if __name__ == "__main__":
+    with plan.explained():
+        execute(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

@@ -1,0 +1,261 @@
+"""Lays out the pages of the book from prose, executed notebooks and results, and renders them."""
+
+import html
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from subprocess import PIPE, STDOUT
+from typing import Any
+
+import nbformat
+from nbformat.v4 import new_markdown_cell
+
+from ntklib import claims
+from workflow import plan
+from workflow.collect import Result, trusted
+
+BUILD = plan.ROOT / "build"
+SOURCE = BUILD / "source"
+RECORDS = plan.ROOT / "records"
+
+
+def prose() -> list[Path]:
+    """All files, besides executed notebooks and results, that the pages are made from."""
+    files = [plan.ROOT / "_config.yml", plan.ROOT / "_toc.yml", Path(__file__)]
+    for folder in (plan.ROOT / "book", RECORDS):
+        files += [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    return sorted(p.relative_to(plan.ROOT) for p in files)
+
+
+def table(css: str, head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+    """An HTML table in a box that scrolls by itself. Cells are HTML; the first heads its row."""
+    lines = [f'<div class="table-scroll" tabindex="0" role="region" aria-label="{caption}">']
+    lines += [f'<table class="{css}"><thead><tr>']
+    lines += [f'<th scope="col">{h}</th>' for h in head]
+    lines += ["</tr></thead><tbody>"]
+    for first, *rest in rows:
+        cells = "".join(f"<td>{cell}</td>" for cell in rest)
+        lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
+    return "\n".join([*lines, "</tbody></table></div>"])
+
+
+def measured(entry: dict[str, Any]) -> str:
+    """A value with its interval, as text."""
+    value, (low, high) = entry["value"], entry["interval"]
+    if None in (value, low, high):
+        return "not a number"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def results(notebook: str, live: str) -> dict[str, Result]:
+    """Results of a notebook by profile: the live one, and those recorded for other profiles."""
+    live_result = plan.ROOT / plan.RESULT.format(notebook=notebook, profile=live)
+    found = {live: claims.read_result(live_result)}
+    for profile in plan.PROFILES:
+        path = RECORDS / notebook / f"{profile}.json"
+        if path.exists() and profile not in found:
+            found[profile] = claims.read_result(path)
+    return found
+
+
+def label(profile: str, live: str) -> str:
+    """A profile and whether its result is of this build or from the records."""
+    return f"{profile} ({'live' if profile == live else 'recorded'})"
+
+
+def reported(claim: claims.Claim) -> str:
+    """What was reported, and where that is from, as HTML."""
+    if claim.reported is None:
+        return "no number that can be verified"
+    return html.escape(f"{claim.reported['text']} ({claim.reported['provenance']})")
+
+
+def verdict_line(found: dict[str, Result], live: str) -> str:
+    """The verdicts of a page, below its title."""
+    parts = [f"{label(p, live)} {claims.badge(r['verdict'])}" for p, r in found.items()]
+    return '<p class="page-verdict">' + " &nbsp; ".join(parts) + "</p>"
+
+
+def results_by_profile(claim: claims.Claim, found: dict[str, Result], live: str) -> str:
+    """The checks and the measurements of every profile, side by side."""
+    words = {True: "✔ holds", False: "✘ fails", None: "? undecided"}
+    rows = []
+    for check in claim.checks:
+        cells = []
+        for result in found.values():
+            entry = next((c for c in result["checks"] if c["name"] == check.name), None)
+            cells.append(
+                f"{measured(entry)}<br>{html.escape(entry['predicate'])}: {words[entry['passed']]}"
+                if entry
+                else "not judged"
+            )
+        rows.append([f"{check.name}<br><small>{html.escape(check.quantity)}</small>", *cells])
+    names = dict.fromkeys(name for r in found.values() for name in r["measurements"])
+    for name in names:
+        entries = [r["measurements"].get(name) for r in found.values()]
+        if any(isinstance(e, dict) and "interval" in e for e in entries):
+            rows.append([html.escape(name), *(measured(e) if e else "–" for e in entries)])
+    for name in dict.fromkeys(f["name"] for r in found.values() for f in r["soundness"]):
+        cells = []
+        for result in found.values():
+            entry = next((f for f in result["soundness"] if f["name"] == name), None)
+            cells.append(
+                f"{entry['value']:.3f} (limit {entry['limit']:g}): {words[entry['ok']]}"
+                if entry
+                else "–"
+            )
+        rows.append([f"soundness: {name}", *cells])
+    rows.append(["verdict", *(claims.badge(r["verdict"]) for r in found.values())])
+    head = ["Quantity", *(label(p, live) for p in found)]
+    return (
+        "## Results by profile\n\n"
+        f"Reported: {reported(claim)}. Brackets hold 95 % intervals.\n\n"
+        + table("results-by-profile", head, rows, f"Results of claim {claim.id} by profile")
+    )
+
+
+def provenance(notebook: str, found: dict[str, Result], live: str) -> str:
+    """How the results of a page were made, and how to make them again."""
+
+    def command(result: Result) -> str:
+        set_by_user = plan.parameters(notebook, result["profile"])
+        changed = {k: v for k, v in result["parameters"].items() if set_by_user.get(k) != v}
+        extra = " ".join(f"{k}={json.dumps(v, separators=(',', ':'))}" for k, v in changed.items())
+        suffix = f" SET='{extra}'" if extra else ""
+        return f"<code>make run NB={notebook} PROFILE={result['profile']}{suffix}</code>"
+
+    rows = []
+    for name, show in {
+        "commit": lambda r: (
+            (r["provenance"]["commit"] or "none")[:12]
+            + (" with changes" if r["provenance"]["dirty"] else "")
+        ),
+        "started": lambda r: r["provenance"]["started"][:19].replace("T", " "),
+        "duration": lambda r: f"{r['provenance']['seconds']:.0f} s",
+        "device": lambda r: r["provenance"]["device"],
+        "Python": lambda r: r["provenance"]["python"],
+        "packages": lambda r: ", ".join(f"{k} {v}" for k, v in r["provenance"]["packages"].items()),
+        "data": lambda r: "<br>".join(
+            f"{k}: <code>{v[:16]}…</code>" for k, v in r["provenance"]["data_sha256"].items()
+        ),
+        "seeds": lambda r: ", ".join(map(str, r["seeds"])),
+        "parameters": lambda r: f"<code>{html.escape(json.dumps(r['parameters']))}</code>",
+        "key": lambda r: f"<code>{r['provenance']['key'][:16]}…</code>",
+        "make it again": command,
+    }.items():
+        rows.append([name, *(show(result) for result in found.values())])
+    head = ["Item", *(label(p, live) for p in found)]
+    return "## How this page was made\n\n" + table(
+        "provenance", head, rows, f"Provenance of {notebook}"
+    )
+
+
+def as_figures(content: nbformat.NotebookNode) -> None:
+    """Turns pictures shown with `ntklib.plots.show` into figures with alt text and caption.
+
+    MyST-NB takes both from the cell's metadata only; the notebook knows them when it runs.
+    """
+    for cell in content.cells:
+        for output in cell.get("outputs", []):
+            figure = output.get("metadata", {}).get("ntklib.figure")
+            if figure:
+                output.data.pop("text/html")
+                cell.metadata["mystnb"] = {
+                    "image": {"alt": figure["alt"]},
+                    "figure": {"caption": figure["caption"], "name": figure["name"]},
+                }
+
+
+def page(claim: claims.Claim, live: str) -> nbformat.NotebookNode:
+    """The page of a claim: the executed notebook, its verdicts, results and provenance.
+
+    Raises:
+        plan.BuildError: if the executed notebook or its result is not to be trusted.
+    """
+    notebook = str(claim.notebook)
+    content, _ = trusted(notebook, live, plan.parameters(notebook, live))
+    found = results(notebook, live)
+    as_figures(content)
+    content.cells.insert(1, new_markdown_cell(verdict_line(found, live)))
+    content.cells.append(new_markdown_cell(results_by_profile(claim, found, live)))
+    content.cells.append(new_markdown_cell(provenance(notebook, found, live)))
+    return content
+
+
+def claims_table(registry: claims.Registry, live: str) -> str:
+    """The table of all claims, the front page of the book; those with results come first."""
+    rows = []
+    for claim in sorted(registry.claims, key=lambda claim: claim.status != "available"):
+        name = f"{claim.id}. {html.escape(claim.title)}"
+        cite = f"<br><small>{html.escape(claim.paper.authors)} ({claim.paper.year})</small>"
+        printed = html.escape((claim.reported or {}).get("text", "–"))
+        if claim.status == "planned":
+            rows.append([name + cite, claims.badge("not run"), "–", "–", printed])
+            continue
+        found = results(str(claim.notebook), live)
+        shown = []
+        for result in found.values():
+            entry = next((c for c in result["checks"] if c["name"] == claim.headline), None)
+            shown.append(measured(entry) if entry else "–")
+        rows.append(
+            [
+                f'<a href="../notebooks/{claim.notebook}.html">{name}</a>{cite}',
+                "<br>".join(claims.badge(r["verdict"]) for r in found.values()),
+                "<br>".join(shown),
+                "<br>".join(label(p, live) for p in found),
+                printed,
+            ]
+        )
+    head = ["Claim", "Verdict", "Measured", "Profile", "Reported"]
+    return table("claims-table", head, rows, "All claims and their verdicts")
+
+
+def stage(live: str) -> None:
+    """Writes the sources of the book to `build/source/`."""
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    (SOURCE / "notebooks").mkdir(parents=True)
+    (SOURCE / "generated").mkdir()
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(plan.ROOT / name, SOURCE / name)
+    shutil.copytree(
+        plan.ROOT / "book", SOURCE / "book", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    registry = plan.registry()
+    sections = []
+    for claim in registry.claims:
+        if claim.status == "available":
+            notebook = str(claim.notebook)
+            nbformat.write(page(claim, live), SOURCE / "notebooks" / f"{notebook}.ipynb")
+            made = provenance(notebook, results(notebook, live), live)
+            sections.append(made.replace("How this page was made", f"{claim.id}. {claim.title}"))
+    generated = SOURCE / "generated"
+    (generated / "claims_table.md").write_text(claims_table(registry, live), encoding="utf-8")
+    (generated / "provenance.md").write_text("\n\n".join(sections), encoding="utf-8")
+
+
+def render() -> None:
+    """Renders `build/source/` to `build/html/`, which is replaced only by a complete book.
+
+    Raises:
+        plan.BuildError: if jupyter-book fails or warns.
+    """
+    shutil.rmtree(BUILD / "render", ignore_errors=True)
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", SOURCE, "--path-output"]
+    command += [BUILD / "render", "-n", "-W", "--keep-going", "-q"]
+    done = subprocess.run(command, cwd=plan.ROOT, stdout=PIPE, stderr=STDOUT, text=True)
+    if done.returncode != 0:
+        print(done.stdout, file=sys.stderr)
+        raise plan.BuildError("jupyter-book failed; the book at build/html is the one before")
+    if (BUILD / "html").exists():
+        (BUILD / "html").replace(BUILD / "render" / "before")
+    (BUILD / "render" / "_build" / "html").replace(BUILD / "html")
+    shutil.rmtree(BUILD / "render")
+
+
+if __name__ == "__main__":
+    with plan.explained():
+        stage(sys.argv[1])
+        render()
