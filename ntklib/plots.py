@@ -48,14 +48,13 @@ def band(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: s
     axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def picture(axes: Axes, image: np.ndarray, title: str = "", *, signed: bool = False) -> None:
+def picture(axes: Axes, image: np.ndarray, *, signed: bool = False) -> None:
     """An image of shape `(h, w, c)` with pixels in [0, 1]; or, if `signed`, a perturbation,
     scaled so that grey is zero.
     """
     if signed:
         image = 0.5 + 0.5 * image / max(float(np.abs(image).max()), 1e-12)
     axes.imshow(image.squeeze(), vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(title, fontsize=8)
     axes.set_axis_off()
 
 
