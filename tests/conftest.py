@@ -1,3 +1,4 @@
+import hypothesis
 import jax
 import pytest
 
@@ -13,3 +14,8 @@ def x64():
     # Older versions of JAX have it in jax.experimental only.
     with (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64(True):
         yield
+
+
+# The first example of a test compiles; how long that takes says nothing about the code.
+hypothesis.settings.register_profile("book", deadline=None)
+hypothesis.settings.load_profile("book")

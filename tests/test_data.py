@@ -333,7 +333,7 @@ def counts(n, k):
     return [n // k + (i < n % k) for i in range(k)]
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(
     n_train=st.none() | st.integers(-2, 400),
     n_test=st.none() | st.integers(-2, 400),

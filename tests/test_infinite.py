@@ -33,7 +33,7 @@ def test_kernel_is_that_of_the_twin():
         np.testing.assert_array_equal(twin, infinite.kernel(MLP, x1, x2, get=kind))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(n1=st.integers(1, 9), n2=st.integers(1, 9), block=st.integers(1, 12))
 def test_blocks_change_nothing(n1, n2, block):
     x1, x2 = points(n1, dtype=np.float64), points(n2, seed=1, dtype=np.float64)
@@ -161,7 +161,7 @@ def test_eigenvalues_descend_in_double_precision_and_belong_to_the_kernel():
     np.testing.assert_allclose(vectors * values @ vectors.T, gram, atol=1e-10)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(order=st.permutations(range(8)), time=st.none() | st.floats(0.01, 100))
 def test_the_order_of_the_training_points_does_not_matter(order, time):
     x, y, new = points(8), targets(8), points(3, seed=1)
