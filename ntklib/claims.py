@@ -176,7 +176,7 @@ def load(path: str | Path | None = None) -> Registry:
         raise RegistryError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     _validate(content, "registry", str(path))
     papers = {key: Paper(key, **entry) for key, entry in content["papers"].items()}
-    claims = []
+    claims: list[Claim] = []
     for entry in content["claims"]:
         where = f"{path}: claim {entry['id']}"
         if any(claim.id == entry["id"] for claim in claims):
