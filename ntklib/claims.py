@@ -147,8 +147,16 @@ def schema(name: str) -> dict[str, Any]:
 def _validate(content: Any, schema_name: str, where: str) -> None:
     validator = jsonschema.Draft202012Validator(schema(schema_name))
     error = jsonschema.exceptions.best_match(validator.iter_errors(content))
-    if error is not None:
-        raise RegistryError(f"{where}: {error.json_path.removeprefix('$.')}: {error.message}")
+    if error is None:
+        return
+    path = error.json_path.removeprefix("$.")
+    match list(error.absolute_path):
+        case ["claims", int(number), *_] if "id" in content["claims"][number]:
+            entry = f"claims[{number}]"
+            path = path.replace(entry, f"claim {content['claims'][number]['id']}", 1)
+    title = error.schema.get("title") if isinstance(error.schema, dict) else None
+    reason = f"{error.instance!r} is not allowed; it is {title}" if title else error.message
+    raise RegistryError(f"{where}: {path}: {' '.join(reason.split())}")
 
 
 def _registry_path() -> Path:
@@ -420,8 +428,8 @@ def judge(
     names = {check.name for check in checks}
     if names != set(quantities):
         raise ValueError(
-            f"quantities: {sorted(names ^ set(quantities))} are not in both; "
-            f"claim {claim.id} has in profile {profile} the checks {sorted(names)}"
+            f"quantities: missing {sorted(names - set(quantities))}, and not among the checks of "
+            f"claim {claim.id} in profile {profile}: {sorted(set(quantities) - names)}"
         )
     return Outcome(
         claim,

@@ -89,10 +89,9 @@ def result():
 def test_the_books_registry_has_every_claim_of_the_four_papers():
     registry = claims.load()
     ids = [claim.id for claim in registry.claims]
-    expected = [
-        f"{p}{i}" for p, n in zip("LTFP", (7, 7, 8, 8), strict=True) for i in range(1, n + 1)
-    ]
-    assert sorted(ids) == sorted(expected)
+    counts = zip("LTFP", (7, 7, 8, 8), strict=True)
+    expected = {f"{paper}{i}" for paper, n in counts for i in range(1, n + 1)}
+    assert expected <= set(ids)
     assert registry["T1"].notebook == "01_ntk_transfer"
     with pytest.raises(KeyError, match="'Z9' is unknown; allowed: "):
         registry["Z9"]
@@ -141,6 +140,7 @@ def test_a_malformed_registry_is_refused_with_one_line(tmp_path, mutate):
         claims.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "claims[" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["claims: [", "\t", "just text", "[]", "null", "a: b: c"])
@@ -291,7 +291,7 @@ def test_an_unsound_attack_and_a_seed_given_twice_make_a_claim_inconclusive(regi
 
 
 def test_quantities_that_do_not_match_the_checks_are_refused(registry):
-    with pytest.raises(ValueError, match=r"quantities: \['ratio'\] are not in both"):
+    with pytest.raises(ValueError, match=r"quantities: missing \['ratio'\]"):
         claims.judge(
             registry["T1"], {"gap": Estimate(0.0, 0.0, 0.0, ())}, profile="laptop", seeds=[0]
         )
