@@ -32,7 +32,8 @@ def _only_run() -> Iterator[None]:
 def _snakemake(target: str, overrides: dict[str, Any]) -> None:
     command = [sys.executable, "-m", "snakemake", target, "--snakefile", "workflow/Snakefile"]
     command += ["--cores", "all", "--nolock", "--rerun-incomplete", "--keep-going"]
-    command += ["--rerun-triggers", "mtime", "params", "input", "--quiet", "progress", "rules", "host"]
+    command += ["--rerun-triggers", "mtime", "params", "input"]
+    command += ["--quiet", "progress", "rules", "host"]
     config = plan.ROOT / "build" / "config.json"  # on the command line 1e-07 would be text
     config.write_text(json.dumps({"overrides": overrides}), encoding="utf-8")
     command += ["--configfile", str(config)]

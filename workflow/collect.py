@@ -71,17 +71,19 @@ def trusted(
     """
     executed = plan.EXECUTED.format(notebook=notebook, profile=profile)
     result = plan.RESULT.format(notebook=notebook, profile=profile)
+    key = plan.key(notebook, values)
     try:
         content = nbformat.read(plan.ROOT / executed, as_version=4)
-        about = content.metadata["ntklib"]
-        if about["key"] != plan.key(notebook, values):
+        if content.metadata["ntklib"]["key"] != key:
             raise ValueError("its key does not fit the tree")
-        if about["seal"] != seal(content):
+        if content.metadata["ntklib"]["seal"] != seal(content):
             raise ValueError("it was changed after its execution")
         found = claims.read_result(plan.ROOT / result)
         if found != collect(content):
             raise ValueError(f"{result} is not its result")
-    except (OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise plan.BuildError(f"{executed} is not trusted: {reason}; delete it and run again") from None
+    except Exception as error:  # whatever is wrong with a file, it is not trusted
+        reason = " ".join(str(error).split())[:200]
+        raise plan.BuildError(
+            f"{executed} is not trusted: {reason}. Delete it, so that it is made again"
+        ) from None
     return content, found

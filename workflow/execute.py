@@ -72,8 +72,7 @@ def execute(notebook: str, profile: str, values: dict[str, Any]) -> None:
 
     def refuse(reason: str) -> NoReturn:
         raise plan.BuildError(
-            f"notebooks/{notebook}.py: {reason}\n"
-            f"partial notebook: {partial.relative_to(plan.ROOT)}"
+            f"notebooks/{notebook}.py: {reason}\npartial notebook: {partial.relative_to(plan.ROOT)}"
         ) from None
 
     progress = {
@@ -95,6 +94,7 @@ def execute(notebook: str, profile: str, values: dict[str, Any]) -> None:
                 progress_bar=progress,
                 kernel_name="python3",
                 config=Config(KernelManager=kernel),
+                extra_arguments=["--log-level=50"],  # else it tells of being shut down
             )
         except (papermill.PapermillExecutionError, DeadKernelError) as error:
             refuse(_failure(error, partial))

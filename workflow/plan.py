@@ -66,8 +66,19 @@ def registry() -> claims.Registry:
 
 
 def published() -> list[str]:
-    """Names of the notebooks of the book: those of the claims that are available."""
-    return [str(c.notebook) for c in registry().claims if c.status == "available"]
+    """Names of the notebooks of the book: those of the claims that are available.
+
+    Raises:
+        UsageError: if one has no page in `_toc.yml`; the front page would link to nothing.
+    """
+    pages = (ROOT / "_toc.yml").read_text(encoding="utf-8").split()
+    found = [claim for claim in registry().claims if claim.status == "available"]
+    for claim in found:
+        if f"notebooks/{claim.notebook}" not in pages:
+            raise UsageError(
+                f"_toc.yml: notebooks/{claim.notebook} is missing; claim {claim.id} is available"
+            )
+    return [str(claim.notebook) for claim in found]
 
 
 def notebooks() -> list[str]:
@@ -141,8 +152,9 @@ def _schema() -> dict[str, Any]:
 _TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
     {
         "integer": lambda _, value: type(value) is int,
-        "number": lambda _, value: type(value) is int
-        or (type(value) is float and math.isfinite(value)),
+        "number": lambda _, value: (
+            type(value) is int or (type(value) is float and math.isfinite(value))
+        ),
     }
 )
 _Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_TYPES)
@@ -249,10 +261,11 @@ def parameters(
     Raises:
         UsageError: if anything is unknown or out of range.
     """
+    known = defaults(notebook)
     chosen = profile_parameters(profile, notebook) | (overrides or {})
     if "profile" in chosen:
         raise UsageError("profile is chosen with PROFILE=, not in SET or in a profile")
-    values = defaults(notebook) | chosen | {"profile": profile}
+    values = known | chosen | {"profile": profile}
     check(notebook, values)
     return values
 

@@ -196,6 +196,9 @@ def claims_table(registry: claims.Registry, live: str) -> str:
             rows.append([name + cite, claims.badge("not run"), "–", "–", printed])
             continue
         found = results(str(claim.notebook), live)
+        quantity = next((c.quantity for c in claim.checks if c.name == claim.headline), None)
+        if quantity:
+            cite += f"<br><small>measured: {html.escape(quantity)}</small>"
         shown = []
         for result in found.values():
             entry = next((c for c in result["checks"] if c["name"] == claim.headline), None)
@@ -243,8 +246,9 @@ def render() -> None:
         plan.BuildError: if jupyter-book fails or warns.
     """
     shutil.rmtree(BUILD / "render", ignore_errors=True)
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", SOURCE, "--path-output"]
-    command += [BUILD / "render", "-n", "-W", "--keep-going", "-q"]
+    program = Path(sys.executable).with_name("jupyter-book")
+    command: list[str | Path] = [program, "build", SOURCE, "--path-output", BUILD / "render"]
+    command += ["-n", "-W", "--keep-going", "-q"]
     done = subprocess.run(command, cwd=plan.ROOT, stdout=PIPE, stderr=STDOUT, text=True)
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)

@@ -1,0 +1,523 @@
+"""What is asked of the runner: parameters, profiles, notebooks, and the key of a result."""
+
+import json
+import math
+import re
+
+import pytest
+import toy_book
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from workflow import __main__ as runner
+from workflow import plan
+
+NOTEBOOK = "notebooks/01_toy.py"
+NAMES = "profile, dataset, seeds, epsilon, n_train, pool"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A toy book that this process works on, and that no test changes."""
+    folder = toy_book.write(tmp_path_factory.mktemp("toy") / "book")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        toy_book.use(folder, monkeypatch)
+        yield folder
+
+
+@pytest.fixture
+def own_toy(tmp_path, monkeypatch):
+    """A toy book for one test."""
+    folder = toy_book.write(tmp_path / "book")
+    toy_book.use(folder, monkeypatch)
+    return folder
+
+
+def refused(folder, capsys, monkeypatch, *command):
+    """Runs a command that must be refused before it does anything; returns its one line."""
+
+    def reached(*_):
+        raise AssertionError("Snakemake was started")
+
+    monkeypatch.setattr(runner, "_snakemake", reached)
+    before = toy_book.files(folder)
+    with pytest.raises(SystemExit) as caught:
+        runner.main(list(command))
+    out, err = capsys.readouterr()
+    assert caught.value.code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert toy_book.files(folder) == before
+    return err.removeprefix("error: ").removesuffix("\n")
+
+
+SEEDS = "it is a list of different whole numbers from 0 to 4294967295, at least one"
+EPSILON = "it is a number above 0, at most 0.5 (pixels are in [0, 1])"
+N_TRAIN = "it is a whole number from 20 to 60000"
+POOL = "it is 1, 2 or 4 (pixels are averaged over squares of that side)"
+REFUSED_SET = {
+    # not of the form
+    "seeds": "SET: 'seeds' is not of the form name=value",
+    "=3": "SET: '=3' is not of the form name=value",
+    "seeds=": "SET: 'seeds=' is not of the form name=value",
+    "seeds= [1]": "SET: 'seeds= [1]' is not of the form name=value",
+    "seeds =[1]": "SET: 'seeds =[1]' is not of the form name=value",
+    "n-train=30": "SET: 'n-train=30' is not of the form name=value",
+    "epsilon=0.1, seeds=[1]": 'epsilon = "0.1," is not allowed',
+    "seeds=[1] pool": "SET: 'pool' is not of the form name=value",
+    "seeds=[1] seeds=[2]": "SET: 'seeds' is given twice",
+    # unknown
+    "colour=3": f"01_toy: parameter 'colour' is unknown; allowed: {NAMES}",
+    "Epsilon=0.1": f"01_toy: parameter 'Epsilon' is unknown; allowed: {NAMES}",
+    "dataset=imagenet": 'dataset = "imagenet" is not allowed; it is one of mnist5k, digits, mnist',
+    "dataset=3": "dataset = 3 is not allowed; it is one of mnist5k, digits",
+    "profile=laptop": "profile is chosen with PROFILE=, not in SET or in a profile",
+    "profile=paper": "profile is chosen with PROFILE=, not in SET or in a profile",
+    # of a wrong type
+    "seeds=3": f"01_toy: seeds = 3 is not allowed; {SEEDS}",
+    "seeds=true": f"seeds = true is not allowed; {SEEDS}",
+    "seeds=[true]": f"seeds = [true] is not allowed; {SEEDS}",
+    "seeds=[1.0]": f"seeds = [1.0] is not allowed; {SEEDS}",
+    "seeds=[1.5]": f"seeds = [1.5] is not allowed; {SEEDS}",
+    'seeds=["1"]': f'seeds = ["1"] is not allowed; {SEEDS}',
+    "seeds=[NaN]": f"seeds = [NaN] is not allowed; {SEEDS}",
+    "seeds=[1, 2": f'seeds = "[1, 2" is not allowed; {SEEDS}',
+    "seeds=[[1]]": f"seeds = [[1]] is not allowed; {SEEDS}",
+    "seeds=null": f"seeds = null is not allowed; {SEEDS}",
+    "epsilon=true": f"epsilon = true is not allowed; {EPSILON}",
+    'epsilon="0.1"': f'epsilon = "0.1" is not allowed; {EPSILON}',
+    "epsilon=NaN": f"epsilon = NaN is not allowed; {EPSILON}",
+    "epsilon=Infinity": f"epsilon = Infinity is not allowed; {EPSILON}",
+    "epsilon=-1e999": f"epsilon = -Infinity is not allowed; {EPSILON}",
+    "epsilon=[0.1]": f"epsilon = [0.1] is not allowed; {EPSILON}",
+    "epsilon=8/0": f'epsilon = "8/0" is not allowed; {EPSILON}',
+    "epsilon=0,1": f'epsilon = "0,1" is not allowed; {EPSILON}',
+    "n_train=30.0": f"n_train = 30.0 is not allowed; {N_TRAIN}",
+    "n_train=3e1": f"n_train = 30.0 is not allowed; {N_TRAIN}",
+    "n_train=many": f'n_train = "many" is not allowed; {N_TRAIN}',
+    "pool=true": f"pool = true is not allowed; {POOL}",
+    "pool=1.0": f"pool = 1.0 is not allowed; {POOL}",
+    # out of range
+    "seeds=[]": f"seeds = [] is not allowed; {SEEDS}",
+    "seeds=[1,1]": f"seeds = [1, 1] is not allowed; {SEEDS}",
+    "seeds=[-1]": f"seeds = [-1] is not allowed; {SEEDS}",
+    "seeds=[4294967296]": f"seeds = [4294967296] is not allowed; {SEEDS}",
+    "epsilon=0": f"epsilon = 0 is not allowed; {EPSILON}",
+    "epsilon=-0.1": f"epsilon = -0.1 is not allowed; {EPSILON}",
+    "epsilon=8": f"epsilon = 8 is not allowed; {EPSILON}",
+    "n_train=0": f"n_train = 0 is not allowed; {N_TRAIN}",
+    f"n_train=1{'0' * 5000}": "n_train = ",
+    f"seeds={'[' * 100_000}": "seeds = ",
+    "pool=3": f"pool = 3 is not allowed; {POOL}",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED_SET, ids=lambda text: text[:30])
+def test_a_mistake_in_set_is_refused_in_one_line(text, toy, capsys, monkeypatch):
+    line = refused(toy, capsys, monkeypatch, "run", "toy", "--set", text)
+    assert REFUSED_SET[text] in line
+    assert len(line) < 300
+
+
+REFUSED_COMMANDS = {
+    "notebook": (["run", "nothing"], "NB: notebook 'nothing' is unknown; allowed: 01_toy"),
+    "no notebook": (["run", ""], "NB: notebook '' is unknown; allowed: 01_toy"),
+    "path": (["run", "../01_toy"], "NB: notebook '../01_toy' is unknown; allowed: 01_toy"),
+    "profile": (
+        ["run", "toy", "--profile", "phone"],
+        "PROFILE: 'phone' is unknown; allowed: smoke, laptop, cifar, paper",
+    ),
+    "profile without the notebook": (
+        ["run", "toy", "--profile", "paper"],
+        "PROFILE: profiles/paper.yml has no entry for 01_toy",
+    ),
+    "record of a smoke run": (
+        ["record", "toy", "--profile", "smoke"],
+        "PROFILE: smoke gives no verdict; there is nothing to record",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_COMMANDS)
+def test_what_does_not_exist_is_refused_in_one_line(what, toy, capsys, monkeypatch):
+    command, line = REFUSED_COMMANDS[what]
+    assert refused(toy, capsys, monkeypatch, *command) == line
+
+
+CELL = '# %% tags=["parameters"]\n'
+REFUSED_FILES = {
+    "no parameters cell": (NOTEBOOK, CELL, "# %%\n", "01_toy: 0 cells are tagged 'parameters'"),
+    "two of them": (
+        NOTEBOOK,
+        CELL,
+        f"{CELL}a: int = 1\n{CELL}",
+        "01_toy: 2 cells are tagged 'parameters', not one",
+    ),
+    "not annotated": (
+        NOTEBOOK,
+        "pool: int = 1",
+        "pool = 1",
+        "01_toy: parameters cell, line 6: not `name: type = value`",
+    ),
+    "no value": (
+        NOTEBOOK,
+        "pool: int = 1",
+        "pool: int",
+        "01_toy: parameters cell, line 6: the value of pool is not a literal",
+    ),
+    "computed": (
+        NOTEBOOK,
+        "pool: int = 1",
+        "pool: int = 1 + 1",
+        "01_toy: parameters cell, line 6: the value of pool is not a literal",
+    ),
+    "unhashable": (
+        NOTEBOOK,
+        "pool: int = 1",
+        "pool: dict = {[]: 1}",
+        "01_toy: parameters cell, line 6: the value of pool is not a literal",
+    ),
+    "code in the cell": (
+        NOTEBOOK,
+        "pool: int = 1",
+        "import os",
+        "01_toy: parameters cell, line 6: not `name: type = value`",
+    ),
+    "no Python": (
+        NOTEBOOK,
+        "pool: int = 1",
+        "pool: int = ",
+        "01_toy: parameters cell, line 6: invalid syntax",
+    ),
+    "not in parameters.yml": (
+        NOTEBOOK,
+        "pool: int",
+        "puddle: int",
+        "01_toy: parameter 'puddle' is missing in workflow/parameters.yml",
+    ),
+    "default not allowed": (
+        NOTEBOOK,
+        "pool: int = 1",
+        "pool: int = 3",
+        f"01_toy: pool = 3 is not allowed; {POOL}",
+    ),
+    "no profile": (
+        NOTEBOOK,
+        'profile: str = "laptop"',
+        'n_test: str = "laptop"',
+        'n_test = "laptop" is not allowed',
+    ),
+    "profile: no YAML": ("profiles/laptop.yml", "01_toy:", "01_toy: [", "cannot be read: while"),
+    "profile: a tab": ("profiles/laptop.yml", "  01_toy", "\t01_toy", "cannot be read: while"),
+    "profile: empty": (
+        "profiles/laptop.yml",
+        "notebooks:\n  01_toy:\n",
+        "",
+        "profiles/laptop.yml: is not a mapping with the one entry 'notebooks'",
+    ),
+    "profile: a list": (
+        "profiles/laptop.yml",
+        "notebooks:\n  01_toy:\n",
+        "- 01_toy\n",
+        "profiles/laptop.yml: is not a mapping with the one entry 'notebooks'",
+    ),
+    "profile: another entry": (
+        "profiles/laptop.yml",
+        "notebooks:",
+        "machine: any\nnotebooks:",
+        "profiles/laptop.yml: is not a mapping with the one entry 'notebooks'",
+    ),
+    "profile: a list of notebooks": (
+        "profiles/laptop.yml",
+        "  01_toy:",
+        "  - 01_toy",
+        "profiles/laptop.yml: 'notebooks' is not a mapping of notebooks to parameters",
+    ),
+    "profile: an unknown notebook": (
+        "profiles/laptop.yml",
+        "01_toy",
+        "02_toy",
+        "profiles/laptop.yml: notebook '02_toy' is unknown; allowed: 01_toy",
+    ),
+    "profile: a word for parameters": (
+        "profiles/laptop.yml",
+        "01_toy:",
+        "01_toy: all",
+        "profiles/laptop.yml: the entry of 01_toy is not a mapping of parameters",
+    ),
+    "profile: an unknown parameter": (
+        "profiles/laptop.yml",
+        "01_toy:",
+        "01_toy: {colour: 3}",
+        f"01_toy: parameter 'colour' is unknown; allowed: {NAMES}",
+    ),
+    "profile: a parameter that is no text": (
+        "profiles/laptop.yml",
+        "01_toy:",
+        "01_toy: {3: 3}",
+        f"01_toy: parameter 3 is unknown; allowed: {NAMES}",
+    ),
+    "profile: its own name": (
+        "profiles/laptop.yml",
+        "01_toy:",
+        "01_toy: {profile: paper}",
+        "profile is chosen with PROFILE=, not in SET or in a profile",
+    ),
+    "profile: text for a number": (
+        "profiles/laptop.yml",
+        "01_toy:",
+        "01_toy: {epsilon: 1e-3}",  # which YAML 1.1 takes for text
+        f'01_toy: epsilon = "1e-3" is not allowed; {EPSILON}',
+    ),
+    "profile: no number": (
+        "profiles/laptop.yml",
+        "01_toy:",
+        "01_toy: {epsilon: .nan}",
+        f"01_toy: epsilon = NaN is not allowed; {EPSILON}",
+    ),
+    "profile: a date": (
+        "profiles/laptop.yml",
+        "01_toy:",
+        "01_toy: {seeds: 2026-01-01}",
+        f'01_toy: seeds = "2026-01-01" is not allowed; {SEEDS}',
+    ),
+    "registry: not in the table of contents": (
+        "book/claims.yml",
+        "01_toy",
+        "02_toy",
+        "_toc.yml: notebooks/02_toy is missing; claim T1 is available",
+    ),
+    "registry: planned": (
+        "book/claims.yml",
+        "status: available",
+        "status: planned",
+        "01_toy: 0 claims of book/claims.yml with status 'available' name it; it takes exactly one",
+    ),
+    "registry: malformed": (
+        "book/claims.yml",
+        "status: available",
+        "status: done",
+        "status: 'done' is not one of",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_FILES)
+def test_a_mistake_in_a_file_is_refused_in_one_line(what, own_toy, capsys, monkeypatch):
+    name, old, new, reason = REFUSED_FILES[what]
+    text = (own_toy / name).read_text()
+    assert old in text
+    (own_toy / name).write_text(text.replace(old, new))
+    command = ["book"] if what == "registry: not in the table of contents" else ["run", "toy"]
+    assert reason in refused(own_toy, capsys, monkeypatch, *command)
+
+
+def test_a_book_is_refused_for_what_a_run_is_refused_for(own_toy, capsys, monkeypatch):
+    (own_toy / "profiles" / "laptop.yml").unlink()
+    line = refused(own_toy, capsys, monkeypatch, "book")
+    assert line.startswith("profiles/laptop.yml: cannot be read: ")
+
+
+def test_a_notebook_that_was_deleted_is_refused(own_toy, capsys, monkeypatch):
+    (own_toy / NOTEBOOK).unlink()
+    line = refused(own_toy, capsys, monkeypatch, "book")
+    assert line == "01_toy: notebooks/01_toy.py does not exist"
+
+
+def test_two_claims_of_one_notebook_are_refused(own_toy, capsys, monkeypatch):
+    registry = (own_toy / "book" / "claims.yml").read_text()
+    second = registry[registry.index("  - id: T1") :].replace("T1", "T2")
+    (own_toy / "book" / "claims.yml").write_text(registry + second)
+    assert refused(own_toy, capsys, monkeypatch, "book").startswith("01_toy: 2 claims of")
+
+
+# What is allowed.
+
+
+def test_parameters_are_defaults_then_profile_then_set(toy):
+    defaults = {
+        "profile": "laptop",
+        "dataset": "digits",
+        "seeds": [0, 1, 2],
+        "epsilon": 0.1,
+        "n_train": 20,
+        "pool": 1,
+    }
+    assert plan.parameters("01_toy", "laptop") == defaults
+    assert plan.parameters("01_toy", "smoke") == defaults | {"profile": "smoke", "seeds": [0]}
+    cifar = defaults | {"profile": "cifar", "epsilon": 8 / 255}
+    assert plan.parameters("01_toy", "cifar") == cifar
+    chosen = plan.parameters("01_toy", "cifar", {"epsilon": 0.25, "pool": 4})
+    assert chosen == cifar | {"epsilon": 0.25, "pool": 4}
+
+
+@pytest.mark.parametrize("name", ["toy", "01_toy"])
+def test_the_number_of_a_notebook_may_be_left_out(name, toy):
+    assert plan.notebook_named(name) == "01_toy"
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", {}),
+        ("  ", {}),
+        ("epsilon=8/255", {"epsilon": 8 / 255}),
+        ("epsilon=1e-07", {"epsilon": 1e-07}),
+        (
+            "dataset=digits seeds=[1, 2]\tpool=2\n",
+            {"dataset": "digits", "seeds": [1, 2], "pool": 2},
+        ),
+        ('a="b c=d" e=f', {"a": "b c=d", "e": "f"}),
+        ("a=b c d=e", {"a": "b c", "d": "e"}),
+        ("a=1=2", {"a": "1=2"}),
+        ("a=8/0 b=-1/2 c=1/2/3", {"a": "8/0", "b": "-1/2", "c": "1/2/3"}),
+    ],
+)
+def test_set_is_read(text, values):
+    assert plan.parse_set(text) == values
+
+
+NAME = st.text(min_size=1).filter(str.isidentifier)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner),
+)
+
+
+@given(st.dictionaries(NAME, JSON, max_size=4), st.sampled_from([" ", "  ", "\n", "\t "]))
+@example({"epsilon": 1e-07, "seeds": [[-1, 2], [3]], "dataset": " a=b "}, " ")
+def test_every_json_value_survives_set(values, space):
+    text = space.join(f"{name}={json.dumps(value)}" for name, value in values.items())
+    assert repr(plan.parse_set(text)) == repr(values)  # 1 and 1.0 and True are equal, but differ
+
+
+@given(st.text() | st.text(alphabet=' \n=ab1[],"-./'))
+def test_any_set_is_read_or_refused_in_one_line(text):
+    try:
+        values = plan.parse_set(text)
+    except plan.UsageError as error:
+        line = str(error)
+        assert line.startswith("SET: ")
+        assert len(line.splitlines()) == 1
+    else:
+        assert all(name.isidentifier() and f"{name}=" in text for name in values)
+
+
+def whole(value, low, high):
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_allowed(name, value):
+    """The rules of the toy's parameters, once more."""
+    match name:
+        case "dataset":
+            return value in ["mnist5k", "digits", "mnist", "cifar10"]
+        case "seeds":
+            return (
+                isinstance(value, list)
+                and len(value) > 0
+                and all(whole(seed, 0, 2**32 - 1) for seed in value)
+                and len(set(value)) == len(value)
+            )
+        case "epsilon":
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            return number and 0 < value <= 0.5
+        case "n_train":
+            return whole(value, 20, 60_000)
+        case "pool":
+            return whole(value, 1, 4) and value != 3
+
+
+VALUES = (
+    JSON
+    | st.sampled_from([math.nan, math.inf, "digits", 10**400])
+    | st.integers(0, 100)
+    | st.floats(0, 1)
+    | st.integers(0, 100).map(float)
+    | st.lists(st.integers(0, 2**32) | st.booleans() | st.integers(0, 3).map(float))
+)
+
+
+@given(st.sampled_from(["dataset", "seeds", "epsilon", "n_train", "pool"]), VALUES)
+def test_a_value_is_allowed_or_refused_by_name(toy, name, value):
+    if is_allowed(name, value):
+        plan.check("01_toy", {name: value})
+    else:
+        with pytest.raises(plan.UsageError) as caught:
+            plan.check("01_toy", {name: value})
+        assert re.match(rf"01_toy: {name} = .* is not allowed; it is ", str(caught.value))
+        assert len(str(caught.value).splitlines()) == 1
+
+
+# The key.
+
+
+def key_of(folder, monkeypatch, **overrides):
+    toy_book.use(folder, monkeypatch)
+    return plan.key("01_toy", plan.parameters("01_toy", "laptop", overrides))
+
+
+KEY_CHANGES = {
+    "the notebook": (NOTEBOOK, "# not used", "# unused"),
+    "a default": (NOTEBOOK, "pool: int = 1", "pool: int = 2"),
+    "the profile": ("profiles/laptop.yml", "01_toy:", "01_toy: {pool: 2}"),
+    "the library": ("ntklib/attacks.py", "import", "import  "),
+    "a schema": ("ntklib/schemas/result.yml", "#", "##"),
+    "the lock": ("requirements.lock", "==", "== "),
+    "a predicate": ("book/claims.yml", "margin: 0.5", "margin: 0.4"),
+    "a statement": ("book/claims.yml", "A statement", "The statement"),
+}
+
+
+@pytest.mark.parametrize("what", KEY_CHANGES)
+def test_the_key_changes_with(what, own_toy, monkeypatch):
+    before = key_of(own_toy, monkeypatch)
+    name, old, new = KEY_CHANGES[what]
+    text = (own_toy / name).read_text()
+    assert old in text
+    (own_toy / name).write_text(text.replace(old, new))
+    assert key_of(own_toy, monkeypatch) != before
+    (own_toy / name).write_text(text)
+    assert key_of(own_toy, monkeypatch) == before
+
+
+def test_the_key_changes_with_a_parameter_a_file_and_the_backend(own_toy, monkeypatch):
+    keys = [key_of(own_toy, monkeypatch), key_of(own_toy, monkeypatch, pool=2)]
+    (own_toy / "ntklib" / "new.py").touch()
+    keys.append(key_of(own_toy, monkeypatch))
+    (own_toy / "ntklib" / "new.py").rename(own_toy / "ntklib" / "newer.py")
+    keys.append(key_of(own_toy, monkeypatch))
+    monkeypatch.setattr(plan, "backend", lambda: "gpu")
+    keys.append(plan.key("01_toy", plan.parameters("01_toy", "laptop")))
+    assert len(set(keys)) == 5
+
+
+def test_the_key_does_not_change_with_what_does_not_matter(own_toy, monkeypatch):
+    before = key_of(own_toy, monkeypatch)
+    (own_toy / "book" / "index.md").write_text("# Other words")
+    (own_toy / "profiles" / "cifar.yml").write_text("notebooks:\n")
+    (own_toy / "notebooks" / "02_toy.py").write_text("")
+    (own_toy / "ntklib" / "attacks.py").touch()
+    claims = (own_toy / "book" / "claims.yml").read_text()
+    (own_toy / "book" / "claims.yml").write_text(f"# A comment.\n{claims}")
+    assert key_of(own_toy, monkeypatch) == before
+
+
+def test_the_backend_is_found_out_once_for_all_processes(monkeypatch):
+    monkeypatch.delenv("NTKLIB_BACKEND", raising=False)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    plan.backend.cache_clear()
+    assert plan.backend() == "cpu"
+    plan.backend.cache_clear()
+    monkeypatch.setenv("JAX_PLATFORMS", "none")
+    assert plan.backend() == "cpu"
+    plan.backend.cache_clear()
+    monkeypatch.delenv("NTKLIB_BACKEND")
+    with pytest.raises(plan.BuildError, match="JAX finds no backend"):
+        plan.backend()

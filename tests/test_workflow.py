@@ -1,0 +1,453 @@
+"""The runner, run as a reader runs it, on a small book in a folder of its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import toy_book
+
+from ntklib import claims
+from workflow import collect, plan
+
+NOTEBOOK = "notebooks/01_toy.py"
+EXECUTED = "build/executed/laptop/01_toy.ipynb"
+RESULT = "build/results/01_toy/laptop.json"
+FAILED = "build/failed/01_toy.ipynb"
+
+
+@pytest.fixture(scope="module")
+def first_book(tmp_path_factory):
+    """A toy book, built by calling Snakemake directly."""
+    folder = toy_book.write(tmp_path_factory.mktemp("first") / "book")
+    done = toy_book.run(folder, "snakemake", "--cores", "all", TOY_LOG=folder / "log")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def built(first_book, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(first_book, tmp_path / "book")
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A toy book that was never built."""
+    return toy_book.write(tmp_path / "book")
+
+
+def executions(folder):
+    """The values of epsilon that the notebook was executed with, in order."""
+    log = folder / "log"
+    return [float(line) for line in log.read_text().split()] if log.exists() else []
+
+
+def progress(err):
+    return [line for line in err.splitlines() if line.startswith("01_toy (laptop): cell ")]
+
+
+def other_lines(err):
+    """What is written to standard error besides progress."""
+    return [line for line in err.splitlines() if line and line not in progress(err)]
+
+
+def replace(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def kernels(folder):
+    """The kernels that work in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+            if b"ipykernel" in command and (process / "cwd").resolve() == folder:
+                found.append(int(process.name))
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def wait_for_the_end_of_kernels(folder):
+    deadline = time.monotonic() + 60
+    while kernels(folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+# What a build makes, and when it makes it again.
+
+
+def test_a_second_build_executes_nothing(built):
+    book = toy_book.files(built / "build" / "html")
+    done = toy_book.run(built, "workflow", "book", TOY_LOG=built / "log")
+    assert done.stdout == "The book is at build/html/index.html\n"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert executions(built) == [0.1]
+    assert toy_book.files(built / "build" / "html") == book
+
+
+def test_the_book_shows_the_verdict_and_its_provenance(first_book):
+    html = first_book / "build" / "html"
+    assert "verdict-reproduced" in (html / "book" / "index.html").read_text()
+    page = (html / "notebooks" / "01_toy.html").read_text()
+    assert "0.600 [0.600, 0.600]" in page
+    assert claims.read_result(first_book / RESULT)["provenance"]["key"][:16] in page
+
+
+def test_the_modules_beside_the_notebooks_are_those_that_run(first_book):
+    content = nbformat.read(first_book / EXECUTED, as_version=4)
+    [shown] = [o.data["text/plain"] for o in content.cells[-2].outputs]
+    assert shown == repr(str(first_book / "ntklib" / "claims.py"))
+    content.cells[-2].outputs = []
+    assert str(first_book) not in nbformat.writes(content)  # nor does anything else name the folder
+
+
+def change_what_does_not_matter(folder):
+    for name in ("book", "notebooks", "ntklib", "profiles", "workflow", "requirements.lock"):
+        for path in [folder / name, *(folder / name).rglob("*")]:
+            path.touch()
+    replace(folder / "profiles" / "laptop.yml", "01_toy:", "01_toy: # as it is")
+    replace(folder / "profiles" / "cifar.yml", "8/255", "0.2")
+
+
+def add_record(folder):
+    (folder / "records" / "01_toy").mkdir(parents=True)
+    shutil.copy(folder / RESULT, folder / "records" / "01_toy" / "cifar.json")
+
+
+CHANGES = {
+    "nothing": (change_what_does_not_matter, set()),
+    "a word of prose": (lambda f: replace(f / "book/index.md", "Toys", "All toys"), {"render"}),
+    "a new file of prose": (lambda f: (f / "book/more.md").write_text("# More"), {"render"}),
+    "a record": (add_record, {"render"}),
+    "the book is deleted": (lambda f: shutil.rmtree(f / "build/html"), {"render"}),
+    # What changes the key is tested in test_plan.py.
+    "the key": (lambda f: (f / "ntklib/new.py").touch(), {"execute", "render"}),
+}
+
+
+def planned(folder):
+    """The rules that a build would run."""
+    done = toy_book.run(folder, "snakemake", "--cores", "all", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return {line[1].strip(":") for line in lines if line[:1] == ["rule"]} - {"book"}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_is_made_again(what, built):
+    change, rules = CHANGES[what]
+    change(built)
+    assert planned(built) == rules
+
+
+def test_other_parameters_of_a_run_do_not_reach_the_book(built):
+    log = built / "log"
+    done = toy_book.run(built, "workflow", "run", "toy", "--set", "epsilon=1e-07", TOY_LOG=log)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "gap: 0.5 [0.5, 0.5] >= 0.5: holds",
+        "T1: reproduced (profile laptop, seeds [0, 1, 2])",
+        f"notebook: {EXECUTED}",
+        f"result: {RESULT}",
+    ]
+    assert claims.read_result(built / RESULT)["parameters"]["epsilon"] == 1e-07
+    done = toy_book.run(built, "workflow", "book", TOY_LOG=log)
+    assert done.returncode == 0, done.stderr
+    assert executions(built) == [0.1, 1e-07, 0.1]
+    assert claims.read_result(built / RESULT)["parameters"]["epsilon"] == 0.1
+    assert progress(done.stderr)[-1].startswith("01_toy (laptop): cell 5 of 5, 00:")
+    assert not other_lines(done.stderr)
+
+
+# What must not be trusted.
+
+
+def kill(process, folder):
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_for_the_end_of_kernels(folder)
+
+
+def test_nothing_is_trusted_of_a_run_that_was_killed_in_a_cell(built):
+    log = built / "log"
+    log.unlink()
+    book = toy_book.files(built / "build" / "html")
+    replace(built / NOTEBOOK, "# A toy", "# Another toy")
+    process = toy_book.start(built, "workflow", "book", TOY_LOG=log, TOY_SLEEP=600)
+    wait_for(log, process)
+    second = toy_book.run(built, "workflow", "run", "toy")
+    assert (second.returncode, second.stdout) == (2, "")
+    assert second.stderr == "error: another run is at work in build/; wait for it\n"
+    kill(process, built)
+    assert not (built / EXECUTED).exists()
+    assert toy_book.files(built / "build" / "html") == book
+    done = toy_book.run(built, "workflow", "run", "toy", TOY_LOG=log)
+    assert done.returncode == 0, done.stderr
+    assert executions(built) == [0.1, 0.1]
+    assert "# Another toy" in (built / EXECUTED).read_text()
+
+
+def test_nothing_is_trusted_of_a_run_that_was_killed_while_it_rendered(built):
+    book = toy_book.files(built / "build" / "html")
+    book.pop(".buildinfo")
+    replace(built / "book" / "index.md", "Toys", "Other toys")
+    stalled, log = built / "stalled", built / "log"
+    process = toy_book.start(built, "workflow", "book", TOY_LOG=log, TOY_STALL=stalled)
+    wait_for(stalled, process)
+    kill(process, built)
+    assert toy_book.files(built / "build" / "html") == book
+    done = toy_book.run(built, "workflow", "book", TOY_LOG=log)
+    assert done.returncode == 0, done.stderr
+    assert executions(built) == [0.1]  # of the first build
+    assert "Other toys" in (built / "build" / "html" / "book" / "index.html").read_text()
+
+
+def test_an_interrupted_run_ends_at_once(toy):
+    process = toy_book.start(toy, "workflow", "run", "toy", TOY_LOG=toy / "log", TOY_SLEEP=120)
+    wait_for(toy / "log", process)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    wait_for_the_end_of_kernels(toy)
+    assert not (toy / EXECUTED).exists()
+
+
+def edit_notebook(change):
+    def edit(folder):
+        content = nbformat.read(folder / EXECUTED, as_version=4)
+        change(content)
+        nbformat.write(content, folder / EXECUTED)
+
+    return edit
+
+
+def edit_result(change):
+    def edit(folder):
+        result = json.loads((folder / RESULT).read_text())
+        change(result)
+        (folder / RESULT).write_text(json.dumps(result))
+
+    return edit
+
+
+TAMPERED = {
+    "the notebook's key": (
+        edit_notebook(lambda c: c.metadata.ntklib.update(key="0" * 64)),
+        "its key does not fit the tree",
+    ),
+    "the notebook's outputs": (
+        edit_notebook(lambda c: c.cells[-1].outputs[0].data.update({"text/plain": "reproduced"})),
+        "it was changed after its execution",
+    ),
+    "the notebook's code": (
+        edit_notebook(lambda c: c.cells[-1].update(source="claims.judge()")),
+        "it was changed after its execution",
+    ),
+    "the notebook's parameters": (
+        edit_notebook(lambda c: c.metadata.papermill.parameters.update(epsilon=0.2)),
+        f"{RESULT} is not its result",
+    ),
+    "the notebook executed elsewhere": (
+        edit_notebook(lambda c: c.metadata.pop("ntklib")),
+        "'ntklib'",
+    ),
+    "half a notebook": (
+        lambda f: (f / EXECUTED).write_text((f / EXECUTED).read_text()[:500]),
+        "Notebook does not appear to be JSON",
+    ),
+    "the result's key": (
+        edit_result(lambda r: r["provenance"].update(key="0" * 64)),
+        f"{RESULT} is not its result",
+    ),
+    "the result's verdict": (
+        edit_result(lambda r: r.update(verdict="partly")),
+        f"{RESULT} is not its result",
+    ),
+    "a field of the result": (edit_result(lambda r: r.pop("seeds")), "'seeds' is a required"),
+    "half a result": (
+        lambda f: (f / RESULT).write_text((f / RESULT).read_text()[:200]),
+        "cannot be read",
+    ),
+    "the program": (
+        lambda f: replace(f / NOTEBOOK, "0.5 + epsilon", "0.4 + epsilon"),
+        "its key does not fit the tree",
+    ),
+    "no notebook": (lambda f: (f / EXECUTED).unlink(), "No such file"),
+    "no result": (lambda f: (f / RESULT).unlink(), "No such file"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_what_was_changed_by_hand_is_not_trusted(what, built, monkeypatch):
+    toy_book.use(built, monkeypatch)
+    parameters = plan.parameters("01_toy", "laptop")
+    collect.trusted("01_toy", "laptop", parameters)
+    change, reason = TAMPERED[what]
+    change(built)
+    with pytest.raises(plan.BuildError) as caught:
+        collect.trusted("01_toy", "laptop", parameters)
+    assert str(caught.value).startswith(f"{EXECUTED} is not trusted: ")
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_trusted_is_not_published(built):
+    TAMPERED["the notebook's key"][0](built)
+    page = (built / "build" / "html" / "notebooks" / "01_toy.html").read_bytes()
+    done = toy_book.run(built, "workflow", "book")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: {EXECUTED} is not trusted: its key does not fit the tree. "
+        "Delete it, so that it is made again\n"
+    )
+    assert (built / "build" / "html" / "notebooks" / "01_toy.html").read_bytes() == page
+    (built / EXECUTED).unlink()
+    assert planned(built) == {"execute", "render"}
+
+
+def test_a_run_reports_nothing_that_another_program_found(built):
+    shutil.rmtree(built / ".snakemake")  # which remembers how files were made
+    replace(built / NOTEBOOK, "0.5 + epsilon", "0.4 + epsilon")
+    done = toy_book.run(built, "workflow", "run", "toy")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is not trusted: its key does not fit the tree" in done.stderr
+
+
+# What a notebook that fails leaves.
+
+JUDGE = "claims.judge(claim, quantities, profile=profile, seeds=seeds)"
+FAILURES = {
+    "raises": (
+        'raise ValueError("one\\ntwo")',
+        'cell 6 (raise ValueError("one\\ntwo")): ValueError: two',
+    ),
+    "raises without a word": ("\nraise KeyError\n1", "cell 6 (raise KeyError): KeyError"),
+    "dies": ("os._exit(1)", "cell 6 (os._exit(1)): DeadKernelError: Kernel died"),
+    "stops before its end": (
+        "import sys\nsys.exit(0)",
+        "0 outcomes of ntklib.claims.judge are shown, not one",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_a_notebook_that_fails_is_told_in_two_lines(how, toy):
+    cell, reason = FAILURES[how]
+    replace(toy / NOTEBOOK, JUDGE, f"pass\n# %%\n{cell}\n# %%\n{JUDGE}")
+    values = '{"profile": "laptop", "seeds": [0, 1, 2]}'
+    done = toy_book.run(toy, "workflow.execute", "01_toy", "laptop", values)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2:] == [
+        f"error: {NOTEBOOK}: {reason}",
+        f"partial notebook: {FAILED}",
+    ]
+    assert (toy / FAILED).exists()
+    assert not (toy / EXECUTED).exists()
+    assert not (toy / RESULT).exists()
+
+
+OUTCOMES = {
+    "none": (lambda c: c.cells.pop(), "0 outcomes of ntklib.claims.judge are shown, not one"),
+    "two": (
+        lambda c: c.cells.append(c.cells[-1]),
+        "2 outcomes of ntklib.claims.judge are shown, not one",
+    ),
+    "another claim": (
+        lambda c: c.cells[-1].outputs[0].data[claims.MIME].update(claim="T2"),
+        "judged with claim T2, not T1",
+    ),
+    "another profile": (
+        lambda c: c.cells[-1].outputs[0].data[claims.MIME].update(profile="paper"),
+        "judged with profile paper, not laptop",
+    ),
+    "other seeds": (
+        lambda c: c.cells[-1].outputs[0].data[claims.MIME].update(seeds=[0]),
+        r"judged with seeds \[0\], not \[0, 1, 2\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OUTCOMES)
+def test_the_outcome_is_the_one_that_was_asked_for(what, first_book, monkeypatch):
+    toy_book.use(first_book, monkeypatch)
+    content = nbformat.read(first_book / EXECUTED, as_version=4)
+    assert collect.collect(content) == claims.read_result(first_book / RESULT)
+    change, reason = OUTCOMES[what]
+    change(content)
+    with pytest.raises(ValueError, match=reason):
+        collect.collect(content)
+
+
+def test_a_notebook_that_fails_never_reaches_the_book(built):
+    book = toy_book.files(built / "build" / "html")
+    book.pop(".buildinfo")
+    replace(built / NOTEBOOK, "quantities = {", "1 / 0  # as it must\nquantities = {")
+    done = toy_book.run(built, "workflow", "book")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert progress(done.stderr)[0].startswith("01_toy (laptop): cell 0 of 5")
+    assert other_lines(done.stderr) == [
+        f"error: {NOTEBOOK}: cell 5 (1 / 0  # as it must): ZeroDivisionError: division by zero",
+        f"partial notebook: {FAILED}",
+    ]
+    assert (built / FAILED).exists()
+    assert not (built / EXECUTED).exists()
+    after = toy_book.files(built / "build" / "html")
+    after.pop(".buildinfo", None)
+    assert after == book
+
+
+def test_a_book_that_does_not_render_leaves_the_one_before(built):
+    book = toy_book.files(built / "build" / "html")
+    book.pop(".buildinfo")
+    replace(built / "book" / "index.md", "# Toys", "# Toys\n\n[](nowhere.md)\n")
+    done = toy_book.run(built, "workflow", "book")
+    assert done.returncode == 1
+    assert "nowhere.md" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last == "error: jupyter-book failed; the book at build/html is the one before"
+    assert toy_book.files(built / "build" / "html") == book
+
+
+# The other ways to run a notebook.
+
+
+def test_a_record_is_the_result_of_a_run(built):
+    done = toy_book.run(built, "workflow", "record", "toy", TOY_LOG=built / "log")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "record: records/01_toy/laptop.json"
+    record = built / "records" / "01_toy" / "laptop.json"
+    assert record.read_bytes() == (built / RESULT).read_bytes()
+    assert executions(built) == [0.1]
+
+
+def test_papermill_runs_a_notebook_by_hand(toy):
+    program = Path(sys.executable).parent
+    command = (
+        f"'{program}/jupytext' --to ipynb {NOTEBOOK} -o - "
+        f"| '{program}/papermill' - out.ipynb -y '{{seeds: [7, 8], epsilon: 0.3}}'"
+    )
+    environ = os.environ | {"TOY_LOG": "log"}
+    subprocess.run(["sh", "-c", command], cwd=toy, env=environ, check=True, capture_output=True)
+    assert executions(toy) == [0.3]
+    [shown] = nbformat.read(toy / "out.ipynb", as_version=4).cells[-1].outputs
+    assert shown.data[claims.MIME]["seeds"] == [7, 8]

@@ -1,0 +1,166 @@
+"""A small book with the real runner: one notebook that runs in a second, two pages of prose."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from workflow import plan
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = """\
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A toy
+
+# %% tags=["parameters"]
+profile: str = "laptop"  # which margins hold
+dataset: str = "digits"  # not read
+seeds: list = [0, 1, 2]  # the more, the better
+epsilon: float = 0.1  # how far the quantity is above one half
+n_train: int = 20  # not used
+pool: int = 1  # not used
+
+# %%
+import os
+import time
+
+from ntklib import claims
+
+claim = claims.load()["T1"]
+if "TOY_LOG" in os.environ:
+    with open(os.environ["TOY_LOG"], "a") as log:
+        print(epsilon, file=log)
+time.sleep(float(os.environ.get("TOY_SLEEP", 0)))
+claims.__file__
+
+# %%
+quantities = {"gap": claims.estimate([0.5 + epsilon for _ in seeds])}
+claims.judge(claim, quantities, profile=profile, seeds=seeds)
+"""
+REGISTRY = """\
+papers:
+  toy2020: {authors: A, year: 2020, title: T, venue: V, arxiv: "2001.00001"}
+claims:
+  - id: T1
+    paper: toy2020
+    title: A toy claim
+    statement: A statement.
+    where: abstract
+    reported: null
+    notebook: 01_toy
+    status: available
+    checks:
+      - {name: gap, quantity: a gap, predicate: ">=", margin: 0.5, why: "none"}
+"""
+TOC = """\
+format: jb-book
+root: book/index
+chapters:
+  - file: book/provenance
+  - file: notebooks/01_toy
+"""
+# Stops the rendering half-way when it is told to.
+STALL = """\
+import os
+import time
+from pathlib import Path
+
+
+def stall(app):
+    if "TOY_STALL" in os.environ:
+        Path(os.environ["TOY_STALL"]).touch()
+        time.sleep(600)
+
+
+def setup(app):
+    app.connect("builder-inited", stall)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+"""
+
+
+def write(folder: Path) -> Path:
+    """Writes the sources of the book into a folder, which is created."""
+    for name in ("workflow", "ntklib", "book/_ext", "book/_static"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("requirements.lock", "book/references.bib"):
+        shutil.copy(ROOT / name, folder / name)
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config["sphinx"]["local_extensions"]["stall"] = "book/_ext"
+    config["sphinx"]["config"]["extensions"].append("stall")
+    files = {
+        "_config.yml": yaml.safe_dump(config),
+        "_toc.yml": TOC,
+        "book/_ext/stall.py": STALL,
+        "book/claims.yml": REGISTRY,
+        "book/index.md": "# Toys\n\n```{include} ../generated/claims_table.md\n```\n",
+        "book/provenance.md": "# Provenance\n\n```{include} ../generated/provenance.md\n```\n",
+        "notebooks/01_toy.py": NOTEBOOK,
+        "profiles/smoke.yml": "notebooks:\n  01_toy: {seeds: [0]}\n",
+        "profiles/laptop.yml": "notebooks:\n  01_toy:\n",
+        "profiles/cifar.yml": "notebooks:\n  01_toy: {epsilon: 8/255}\n",
+        "profiles/paper.yml": "notebooks:\n",
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def start(folder: Path, *command: str | Path, **environ: str | Path) -> subprocess.Popen[str]:
+    """Starts a module of the runner, or a program of the environment, in the book's folder."""
+    program: list[str | Path] = [sys.executable, "-m"]
+    if not str(command[0]).startswith("workflow"):
+        program = [Path(sys.executable).with_name(str(command[0]))]
+        command = command[1:]
+    return subprocess.Popen(
+        [*program, *command],
+        cwd=folder,
+        env=os.environ | {"NTKLIB_BACKEND": "cpu"} | {k: str(v) for k, v in environ.items()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(folder: Path, *command: str | Path, **environ: Any) -> subprocess.CompletedProcess[str]:
+    """Runs it to its end."""
+    process = start(folder, *command, **environ)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the runner of this process work on the book in a folder."""
+    monkeypatch.setattr(plan, "ROOT", folder)
+    monkeypatch.setattr(plan, "NOTEBOOKS", folder / "notebooks")
+    monkeypatch.setenv("NTKLIB_BACKEND", "cpu")
+    for name in ("registry", "defaults", "backend", "_schema", "_profile"):
+        monkeypatch.setattr(plan, name, cache(getattr(plan, name).__wrapped__))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The contents of a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
