@@ -437,8 +437,8 @@ Markdown(
 #
 # ## What would change our mind
 #
-# - The drop vanishes on another data set, or on another pair of classes: run with
-#   `-p classes [4,9]`, or with the profile `cifar`.
+# - The drop vanishes on another data set, or on another pair of classes: try
+#   `make run NB=ntk_transfer SET="classes=[4,9]"`, or `PROFILE=cifar`.
 # - An attack on an untrained network does as well: the column *untrained net* says how it does.
 # - The gap to the white-box attack does not shrink with width. Then the networks are fooled for
 #   another reason than the one that the theory gives.
