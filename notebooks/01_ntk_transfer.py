@@ -164,6 +164,7 @@ def gradient_sources(i):
     }
 
 
+# %%
 def adversarial(i, radius):
     test = draws[i].test
     images = {

@@ -161,11 +161,13 @@ def test_what_is_made_again(what, built):
 
 def test_other_parameters_of_a_run_do_not_reach_the_book(built):
     log = built / "log"
-    done = toy_book.run(built, "workflow", "run", "toy", "--set", "epsilon=1e-07", TOY_LOG=log)
+    chosen = "epsilon=1e-07 seeds=[4] pool=2"
+    done = toy_book.run(built, "workflow", "run", "toy", "--set", chosen, TOY_LOG=log)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "gap: 0.5 [0.5, 0.5] >= 0.5: holds",
-        "T1: reproduced (profile laptop, seeds [0, 1, 2])",
+        "gap: 0.500 [0.500, 0.500] >= 0.5: holds",
+        "unsound attack: masking is 1, above 0",
+        "T1: inconclusive (profile laptop, seeds [4]; a verdict needs 3)",
         f"notebook: {EXECUTED}",
         f"result: {RESULT}",
     ]
@@ -334,7 +336,7 @@ def test_a_run_reports_nothing_that_another_program_found(built):
 
 # What a notebook that fails leaves.
 
-JUDGE = "claims.judge(claim, quantities, profile=profile, seeds=seeds)"
+JUDGE = "claims.judge("
 FAILURES = {
     "raises": (
         'raise ValueError("one\\ntwo")',
@@ -352,7 +354,7 @@ FAILURES = {
 @pytest.mark.parametrize("how", FAILURES)
 def test_a_notebook_that_fails_is_told_in_two_lines(how, toy):
     cell, reason = FAILURES[how]
-    replace(toy / NOTEBOOK, JUDGE, f"pass\n# %%\n{cell}\n# %%\n{JUDGE}")
+    replace(toy / NOTEBOOK, JUDGE, f"1\n\n# %%\n{cell}\n\n# %%\n{JUDGE}")
     values = '{"profile": "laptop", "seeds": [0, 1, 2]}'
     done = toy_book.run(toy, "workflow.execute", "01_toy", "laptop", values)
     assert done.returncode == 1

@@ -36,13 +36,13 @@ dataset: str = "digits"  # not read
 seeds: list = [0, 1, 2]  # the more, the better
 epsilon: float = 0.1  # how far the quantity is above one half
 n_train: int = 20  # not used
-pool: int = 1  # not used
+pool: int = 1  # above 1, the attack is unsound
 
 # %%
 import os
 import time
 
-from ntklib import claims
+from ntklib import attacks, claims
 
 claim = claims.load()["T1"]
 if "TOY_LOG" in os.environ:
@@ -53,7 +53,8 @@ claims.__file__
 
 # %%
 quantities = {"gap": claims.estimate([0.5 + epsilon for _ in seeds])}
-claims.judge(claim, quantities, profile=profile, seeds=seeds)
+findings = [attacks.Finding("masking", pool - 1.0, 0.0, pool == 1, "a toy")]
+claims.judge(claim, quantities, profile=profile, seeds=seeds, soundness=findings)
 """
 REGISTRY = """\
 papers:

@@ -14,6 +14,7 @@ from typing import Any
 from ntklib import claims
 from workflow import plan
 from workflow.collect import Result, trusted
+from workflow.stage import measured
 
 
 @contextmanager
@@ -65,9 +66,16 @@ def _run(notebook: str, profile: str, overrides: dict[str, Any]) -> Result:
         _, found = trusted(notebook, profile, values)
     words = {True: "holds", False: "fails", None: "undecided"}
     for check in found["checks"]:
-        measured = f"{check['name']}: {check['value']} {check['interval']}"
-        print(f"{measured} {check['predicate']}: {words[check['passed']]}")
-    print(f"{found['claim']}: {found['verdict']} (profile {profile}, seeds {found['seeds']})")
+        outcome = f"{check['predicate']}: {words[check['passed']]}"
+        print(f"{check['name']}: {measured(check)} {outcome}")
+    for finding in found["soundness"]:
+        if not finding["ok"]:
+            limits = f"{finding['value']:.3g}, above {finding['limit']:g}"
+            print(f"unsound attack: {finding['name']} is {limits}")
+    few = len(found["seeds"]) < claims.MINIMUM_SEEDS
+    needed = f"; a verdict needs {claims.MINIMUM_SEEDS}" if few else ""
+    seeds = f"seeds {found['seeds']}{needed}"
+    print(f"{found['claim']}: {found['verdict']} (profile {profile}, {seeds})")
     print(f"notebook: {executed}")
     print(f"result: {result}")
     return found
