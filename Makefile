@@ -31,10 +31,10 @@ test: $(READY)   ## run all tests
 	@$(BIN)/python -m pytest
 
 run: $(READY)    ## run one notebook: make run NB=ntk_transfer PROFILE=laptop SET="seeds=[7]"
-	@$(BIN)/python -m workflow run "$$NB" --profile "$$PROFILE" --set "$$SET"
+	@$(BIN)/python -m workflow run "$$NB" --profile "$$PROFILE" --set="$$SET"
 
 record: $(READY) ## run one notebook and keep its result under records/
-	@$(BIN)/python -m workflow record "$$NB" --profile "$$PROFILE" --set "$$SET"
+	@$(BIN)/python -m workflow record "$$NB" --profile "$$PROFILE" --set="$$SET"
 
 bench: $(READY)  ## compare speed with peers, as a table of ratios
 	@$(BIN)/python -m benchmarks
