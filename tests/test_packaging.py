@@ -93,7 +93,7 @@ def test_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     trace = tmp_path / "trace"
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "01_writes.py").write_text(f"# %%\nopen({str(trace)!r}, 'w')\n")
-    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    monkeypatch.setattr(plan, "NOTEBOOKS", tmp_path / "notebooks")
     assert str(trace) in portable.portable("01_writes", ADDRESS).cells[1].source
     assert not trace.exists()
 

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jupytext
 import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
@@ -28,9 +27,7 @@ def _git(*arguments: str) -> str | None:
 
 def _source(notebook: str, values: dict[str, Any]) -> nbformat.NotebookNode:
     """The notebook before execution, with the provenance that is known by then."""
-    content = jupytext.read(plan.NOTEBOOKS / f"{notebook}.py")
-    for number, cell in enumerate(content.cells):
-        cell["id"] = f"cell-{number}"  # jupytext's are random
+    content = plan.read(notebook)
     content.metadata["ntklib"] = {
         "notebook": notebook,
         "key": plan.key(notebook, values),

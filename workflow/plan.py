@@ -16,6 +16,7 @@ from typing import Any
 
 import jsonschema
 import jupytext
+import nbformat
 import yaml
 
 from ntklib import claims
@@ -86,6 +87,14 @@ def notebooks() -> list[str]:
     return sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.py"))
 
 
+def read(notebook: str) -> nbformat.NotebookNode:
+    """A notebook before execution; its cells have the same ids each time, unlike jupytext's."""
+    content = jupytext.read(NOTEBOOKS / f"{notebook}.py")
+    for number, cell in enumerate(content.cells):
+        cell["id"] = f"cell-{number}"
+    return content
+
+
 def notebook_named(name: str) -> str:
     """The notebook of that name; its number may be left out.
 
@@ -123,7 +132,7 @@ def defaults(notebook: str) -> dict[str, Any]:
     """
     if notebook not in notebooks():
         raise UsageError(f"{notebook}: notebooks/{notebook}.py does not exist")
-    cells = jupytext.read(NOTEBOOKS / f"{notebook}.py").cells
+    cells = read(notebook).cells
     tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise UsageError(f"{notebook}: {len(tagged)} cells are tagged 'parameters', not one")

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import jupytext
 import nbformat
 from nbformat.v4 import new_code_cell
 
@@ -55,10 +54,8 @@ def install_address(environ: Mapping[str, str]) -> str:
 
 def portable(notebook: str, address: str) -> nbformat.NotebookNode:
     """The notebook as .ipynb, with a first cell that installs ntklib from the address."""
-    content = jupytext.read(plan.ROOT / "notebooks" / f"{notebook}.py")
-    content.cells.insert(0, new_code_cell(INSTALL.format(address=address)))
-    for number, cell in enumerate(content.cells):
-        cell["id"] = f"cell-{number}"  # jupytext's are random
+    content = plan.read(notebook)
+    content.cells.insert(0, new_code_cell(INSTALL.format(address=address), id="install"))
     return content
 
 
