@@ -1,0 +1,304 @@
+r"""The empirical neural tangent kernel of a finite network.
+
+For a network $f_\theta$ with k outputs, $\Theta(x, x')_{cc'} = \langle \nabla_\theta f_c(x),
+\nabla_\theta f_{c'}(x') \rangle$, over all arrays of the collection "params" (Jacot et al. 2018).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Num
+
+from ntklib.contraction import CACHE, COLUMNS, Device, Ring, stays_factored
+from ntklib.layerwise import Gradient, Product, gradients
+from ntklib.models import Model
+
+Output = Literal["trace", "full"] | int
+
+
+def gram(
+    model: Model,
+    variables: Any,
+    x1: Num[Array | np.ndarray, "n1 ..."],
+    x2: Num[Array | np.ndarray, "n2 ..."] | None = None,
+    *,
+    output: Output = "trace",
+    block: int | None = None,
+    memory: int = 2**30,
+    devices: Sequence[jax.Device] | None = None,
+) -> Float[Array, "rows columns"]:
+    r"""The empirical tangent kernel between two sets of inputs.
+
+    Gradients with respect to Dense, Conv and BatchNorm layers come from one backward pass for all
+    layers (see `ntklib.layerwise`), those with respect to other parameters from per-example
+    Jacobians; which is used makes no difference beyond rounding.
+
+    Works on values, not under `jit`. Inputs are taken block by block and outputs a few at a
+    time, so that the memory stays bounded.
+
+    Args:
+        model: A flax network whose `apply` treats the inputs independently.
+        variables: Its variables.
+        x1: Inputs, one a row, of a floating-point type.
+        x2: Inputs of the same shape; None for x1 itself, when blocks below the diagonal are
+            mirrored, not computed, and the result is exactly symmetric.
+        output: "trace" for the mean over outputs $\frac1k \sum_c \Theta_{cc}$, of shape (n1, n2);
+            the index of one output c for $\Theta_{cc}$; "full" for all pairs of outputs, of shape
+            (n1 k, n2 k), where row i k + c belongs to output c at input i.
+        block: Inputs at once on each device; None for as many as the memory allows. Smaller
+            blocks take longer, as gradients at the second inputs are computed anew for each
+            block of the first.
+        memory: Bytes for gradients and intermediate results on each device, in addition to
+            inputs, variables and the result.
+        devices: Over which the inputs of a block are spread; None for the default device. If
+            they belong to several processes, each calls with the same arguments and gets the
+            whole result.
+
+    Returns:
+        The kernel matrix.
+
+    Raises:
+        TypeError: If inputs are not of a floating-point type.
+        ValueError: If inputs are empty, not finite or differ in shape, `output` is none of the
+            above, `block` is below 1, or the memory does not suffice for the block, or for one
+            input.
+    """
+    x1 = _points("x1", x1)
+    symmetric = x2 is None
+    x2 = x1 if x2 is None else _points("x2", x2)
+    if x1.shape[1:] != x2.shape[1:]:
+        raise ValueError(f"rows of x1 have shape {x1.shape[1:]}, rows of x2 {x2.shape[1:]}")
+    units, full = _units(model, variables, x1, output), output == "full"
+    apply, machine = Partial(model.apply), Device() if devices is None else Ring(devices)
+    layers = jax.eval_shape(gradients, apply, variables, x1[0], units[:1])
+    n = max(len(x1), len(x2))
+    sizes = _sizes(layers, n, units, symmetric, full, machine.count, block, memory)
+
+    def features(x: np.ndarray, i: int, g: int) -> list[Gradient]:
+        # Past the end the last input is repeated, and outputs are zero: all blocks have one
+        # shape, which is compiled once.
+        points = x[np.minimum(np.arange(i, i + sizes.block), len(x) - 1)]
+        outputs = np.zeros((sizes.outputs, units.shape[1]), units.dtype)
+        outputs[: len(units) - g] = units[g : g + sizes.outputs]
+        return machine.features(apply, variables, points, outputs, sizes.at_once, full)
+
+    rows = len(units) if full else 1  # of the kernel matrix, an input
+    result = np.zeros((len(x1), rows, len(x2), rows), units.dtype)
+    groups = range(0, len(units), sizes.outputs)
+    with jax.default_matmul_precision("highest"):
+        for i, g in product(range(0, len(x1), sizes.block), groups):
+            first = features(x1, i, g)
+            for j, h in product(range(0, len(x2), sizes.block), groups if full else [g]):
+                if symmetric and (j, h) < (i, g):
+                    continue
+                same = symmetric and (j, h) == (i, g)
+                tile = machine.contract(first, None if same else features(x2, j, h), full)
+                _add(result, (i, g if full else 0), (j, h if full else 0), tile)
+                if symmetric and not same:
+                    _add(
+                        result,
+                        (j, h if full else 0),
+                        (i, g if full else 0),
+                        tile.transpose(2, 3, 0, 1),
+                    )
+    matrix = result.reshape(len(x1) * rows, -1) / (len(units) if output == "trace" else 1)
+    return jnp.asarray((matrix + matrix.T) / 2 if symmetric else matrix)
+
+
+def vector_product(
+    model: Model,
+    variables: Any,
+    x1: Float[Array | np.ndarray, "n1 ..."],
+    v: Float[Array | np.ndarray, "n2 *k"],
+    x2: Float[Array | np.ndarray, "n2 ..."] | None = None,
+    *,
+    output: Output = "trace",
+    block: int = 256,
+) -> Float[Array, "n1 *k"]:
+    r"""The product $\Theta(X_1, X_2) v$, without any entry of the kernel.
+
+    It is $J(X_1) (J(X_2)^\top v)$: a backward and a forward pass on all inputs, one of each an
+    output for the trace. It can be compiled and differentiated.
+
+    Args:
+        model: A network whose `apply` treats the inputs independently.
+        variables: Its variables.
+        x1: Inputs, one a row.
+        v: The vector, (n2,); for `output="full"` (n2, k), one column an output.
+        x2: Inputs of the same shape; None for x1 itself.
+        output: See `gram`.
+        block: Inputs in one pass, which bounds the memory.
+
+    Returns:
+        The product, (n1,) or (n1, k).
+
+    Raises:
+        ValueError: If shapes do not fit, `output` is none of those allowed, or `block` is below 1.
+    """
+    x2 = x1 if x2 is None else x2
+    if x1.shape[1:] != x2.shape[1:]:
+        raise ValueError(f"rows of x1 have shape {x1.shape[1:]}, rows of x2 {x2.shape[1:]}")
+    if block < 1:
+        raise ValueError(f"block is {block}; it must be at least 1")
+    units = _units(model, variables, x1, output)
+    expected = (len(x2), len(units)) if output == "full" else (len(x2),)
+    if v.shape != expected:
+        raise ValueError(f"v has shape {v.shape}; expected {expected}")
+    size = min(block, max(len(x1), len(x2)))
+    return _vector_product(Partial(model.apply), variables, x1, v, x2, units, output, size)
+
+
+@partial(jax.jit, static_argnames=("output", "block"))
+def _vector_product(
+    apply: Partial,
+    variables: Any,
+    x1: Array,
+    v: Array,
+    x2: Array,
+    units: Array | np.ndarray,
+    output: Output,
+    block: int,
+) -> Array:
+    def network(params: Any, x: Array) -> Array:
+        return apply({**variables, "params": params}, x)
+
+    def combined(cotangents: Float[Array, "n2 k"]) -> Float[Array, "n1 k"]:
+        def backward(total: Any, points: tuple[Array, Array]) -> tuple[Any, None]:
+            _, pullback = jax.vjp(lambda p: network(p, points[0]), params)
+            return jax.tree.map(jnp.add, total, pullback(points[1])[0]), None
+
+        def forward(x: Array) -> Array:
+            return jax.jvp(lambda p: network(p, x), (params,), (direction,))[1]
+
+        params = variables["params"]
+        zero = jax.tree.map(jnp.zeros_like, params)
+        direction, _ = jax.lax.scan(
+            backward, zero, (_blocks(x2, block), _blocks(cotangents, block))
+        )
+        return jax.lax.map(forward, _blocks(x1, block)).reshape(-1, cotangents.shape[1])[: len(x1)]
+
+    if output == "full":
+        return combined(v)
+    products = jax.lax.map(lambda unit: combined(v[:, None] * unit) @ unit, jnp.asarray(units))
+    return jnp.mean(products, axis=0)
+
+
+def _blocks(a: Float[Array, "n ..."], size: int) -> Float[Array, "blocks size ..."]:
+    """Cut along the first axis, with zeros at the end."""
+    a = jnp.pad(a, ((0, -len(a) % size), *((0, 0),) * (a.ndim - 1)))
+    return a.reshape(-1, size, *a.shape[1:])
+
+
+def _add(
+    result: np.ndarray, row: tuple[int, int], column: tuple[int, int], tile: np.ndarray
+) -> None:
+    """Adds a block at its place; what it has past the end is cut off."""
+    (i, g), (j, h) = row, column
+    part = result[i : i + len(tile), g : g + tile.shape[1], j:, h:][:, :, : tile.shape[2]]
+    part = part[..., : tile.shape[3]]
+    part += tile[tuple(map(slice, part.shape))]
+
+
+class _Sizes(NamedTuple):
+    """How many inputs are in a block, on all devices, and how many outputs and inputs are taken
+    in one backward pass.
+    """
+
+    block: int
+    outputs: int
+    at_once: int
+
+
+def _sizes(
+    layers: list[Gradient],
+    n_inputs: int,
+    units: np.ndarray,
+    symmetric: bool,
+    full: bool,
+    devices: int,
+    block: int | None,
+    memory: int,
+) -> _Sizes:
+    """The largest sizes that fit in the memory: first many inputs, then many outputs."""
+    if block is not None and block < 1:
+        raise ValueError(f"block is {block}; it must be at least 1")
+    itemsize, n_units, n_inputs = units.dtype.itemsize, len(units), -(-n_inputs // devices)
+    scratch = CACHE if jax.default_backend() == "cpu" else memory // 4
+
+    def backward(outputs: int) -> int:
+        """Bytes of a backward pass on one input."""
+        return itemsize * sum(
+            g.h.size + 3 * outputs * g.d.size if isinstance(g, Product) else outputs * g.size
+            for g in layers
+        )
+
+    def kept(outputs: int) -> int:
+        """Numbers that stay of an input."""
+        total = 0
+        for g in layers:
+            if not isinstance(g, Product):
+                total += outputs * g.size
+            elif stays_factored(g, outputs, full):
+                total += g.h.size + outputs * g.d.size
+            else:
+                total += outputs * g.h.shape[1] * g.d.shape[2]
+        return total
+
+    def padded(inputs: int, outputs: int) -> tuple[int, int]:
+        """The block as a multiple of the inputs of one backward pass."""
+        passes = -(-inputs // max(1, scratch // backward(outputs)))
+        at_once = -(-inputs // passes)
+        return at_once * passes, at_once
+
+    def needed(inputs: int, outputs: int) -> int:
+        rows, at_once = padded(inputs, outputs)
+        single = symmetric and inputs >= n_inputs and (not full or outputs == n_units)
+        tile = rows**2 * devices * (outputs**2 if full else 1)
+        blocks = (1 if single else 2) * rows * (kept(outputs) + COLUMNS)
+        return itemsize * (blocks + 3 * tile) + at_once * backward(outputs) + 2 * scratch
+
+    groups = sorted({-(-n_units // n) for n in range(1, n_units + 1)}, reverse=True)
+    inputs = n_inputs if block is None else min(block, n_inputs)
+    outputs = next((outputs for outputs in groups if needed(inputs, outputs) <= memory), 1)
+    while block is None and inputs > 1 and needed(inputs, outputs) > memory:
+        inputs = -(-inputs // 2)
+    if needed(inputs, outputs) > memory:
+        what = "one input" if block is None else f"a block of {block}"
+        least = needed(inputs, outputs)
+        raise ValueError(f"memory is {memory:,} bytes; {what} needs {least:,} at least")
+    rows, at_once = padded(inputs, outputs)
+    return _Sizes(rows * devices, outputs, at_once)
+
+
+def _points(name: str, x: Num[Array | np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} has dtype {x.dtype}; expected a floating-point type")
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(f"{name} has shape {x.shape}; expected (points, features...), none empty")
+    x = np.asarray(x)
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name} has values that are not finite")
+    return x
+
+
+def _units(
+    model: Model, variables: Any, x: Array | np.ndarray, output: Output
+) -> Float[np.ndarray, "c k"]:
+    """The outputs that are asked for, as rows of the unit matrix."""
+    logits = jax.eval_shape(model.apply, variables, x[:1])
+    if logits.ndim != 2 or len(logits) != 1:
+        raise ValueError(f"the model's logits have shape {logits.shape} for one input")
+    units = np.eye(logits.shape[1], dtype=logits.dtype)
+    if output in ("trace", "full"):
+        return units
+    if isinstance(output, str) or not 0 <= output < len(units):
+        raise ValueError(
+            f"output is {output!r}; allowed are 'trace', 'full' and 0 to {len(units) - 1}"
+        )
+    return units[output : output + 1]
