@@ -1,13 +1,14 @@
 # Every target creates the environment from the lock first, if it is not there.
-# Variables: PYTHON (to create .venv), NB (a notebook), PROFILE, SET ("name=value ..."), JOBS.
+# Variables: PYTHON (to create .venv), NB (a notebook), PROFILE, SET ("name=value ..."), JOBS,
+# WORK (names of benchmarks).
 PYTHON ?= python3
 PROFILE ?= laptop
-export NB PROFILE SET
+export NB PROFILE SET WORK
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: env book test run record bench lock clean help
+.PHONY: env book test run record peers bench lock clean help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -36,8 +37,12 @@ run: $(READY)    ## run one notebook: make run NB=ntk_transfer PROFILE=laptop SE
 record: $(READY) ## run one notebook and keep its result under records/
 	@$(BIN)/python -m workflow record "$$NB" --profile "$$PROFILE" --set="$$SET"
 
-bench: $(READY)  ## compare speed with peers, as a table of ratios
-	@$(BIN)/python -m benchmarks
+# Not in the lock: which of its builds there is depends on the machine.
+peers: $(READY)  ## install PyTorch, with which tests and benchmarks compare
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+
+bench: peers     ## compare speed with peers, as a table of ratios; WORK="gram_256 pgd" for some
+	@$(BIN)/python -m benchmarks $$WORK
 
 # uv writes the lock; the overrides leave TensorFlow out.
 lock:            ## resolve requirements.lock anew (needs uv)

@@ -1,66 +1,73 @@
-"""Compares ntklib with other libraries: `make bench` prints a table of ratios."""
+"""Compares ntklib with other libraries: `make bench` prints a table of ratios and keeps it.
 
+Each work runs in a process of its own. Results are written to `benchmarks/results/`, one file a
+kind of machine, which the book shows.
+"""
+
+import json
+import os
 import platform
-import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+from benchmarks.work import ALL
 
-from ntklib import infinite, models
-from ntklib._neural_tangents import stax
-
-REPEATS = 5
-Work = Callable[[], Any]
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("jax", "flax", "numpy", "neural-tangents", "torch", "foolbox")
 
 
-def seconds(work: Work) -> float:
-    """Time of one call, until its result is there."""
-    start = time.perf_counter()
-    jax.block_until_ready(work())
-    return time.perf_counter() - start
+def environment() -> dict[str, Any]:
+    """What the times depend on."""
+    import jax
+
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    return {
+        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip() or None,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "device": jax.devices()[0].device_kind,
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
 
 
-def compare(ours: Work, theirs: Work) -> tuple[float, float]:
-    """Median times of both, measured in turn after a first call that compiles."""
-    seconds(ours), seconds(theirs)
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(REPEATS)]
-    mine, other = zip(*pairs, strict=True)
-    return statistics.median(mine), statistics.median(other)
+def show(row: dict[str, Any]) -> None:
+    """Prints one work: the time of each, how many times ours it is, and what was to be reached."""
+    targets = {target["peer"]: target["ratio"] for target in row["targets"]}
+    print(f"\n{row['title']}; peak memory {row['peak_bytes'] / 1e9:.2f} GB")
+    for name, median in row["medians"].items():
+        wanted = f"   (at least {targets[name]:.2g})" if name in targets else ""
+        print(f"  {name:<36}{median:>9.3f} s{row['ratios'][name]:>8.2f}x{wanted}")
+    print("  reached" if row["reached"] else "  NOT reached", flush=True)
 
 
-def analytic_kernel(n: int) -> tuple[Work, Work]:
-    """The NTK matrix of a perceptron with three hidden layers, on images of CIFAR-10's size."""
-    x = jax.random.uniform(jax.random.key(0), (n, 32, 32, 3))
-    model = models.get("mlp", n_classes=1, depth=3)
-    layers = [stax.Dense(1, W_std=2**0.5, b_std=0.1), stax.Relu()] * 3
-    *_, kernel_fn = stax.serial(stax.Flatten(), *layers, stax.Dense(1, W_std=2**0.5, b_std=0.1))
-    peer = jax.jit(lambda x: kernel_fn(x, None, "ntk"))
-    return lambda: infinite.kernel(model, x), lambda: peer(x)
+def main(names: list[str]) -> None:
+    """Measures the works named, all if none is, and keeps what they gave."""
+    if unknown := set(names) - ALL.keys():
+        sys.exit(f"error: no work named {', '.join(sorted(unknown))}; known: {', '.join(ALL)}")
+    here = environment()
+    path = RESULTS / f"{here['device']}-{here['cores']}.json".lower().replace(" ", "-")
+    kept = json.loads(path.read_text(encoding="utf-8"))["works"] if path.exists() else {}
+    for name in names or ALL:
+        command = [sys.executable, "-m", "benchmarks.measure", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            sys.exit(f"error: {name} failed")
+        row = json.loads(done.stdout.splitlines()[-1])
+        show(row)
+        kept[name] = {"environment": here, **row}
+    ordered = {name: kept[name] for name in ALL if name in kept}
+    RESULTS.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"works": ordered}, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    print(f"\nwritten: {path.relative_to(Path.cwd())}")
 
 
-def kernel_gradient(n: int) -> tuple[Work, Work]:
-    """The gradient of a kernel predictor with respect to 250 images, as an attack needs it."""
-    x = jax.random.uniform(jax.random.key(0), (n, 14, 14, 1))
-    new = jax.random.uniform(jax.random.key(1), (250, 14, 14, 1))
-    weights = jax.random.normal(jax.random.key(2), (n,))
-    model = models.get("mlp", n_classes=1, depth=2)
-    layers = [stax.Dense(1, W_std=2**0.5, b_std=0.1), stax.Relu()] * 2
-    *_, kernel_fn = stax.serial(stax.Flatten(), *layers, stax.Dense(1, W_std=2**0.5, b_std=0.1))
-    mine = jax.jit(jax.grad(lambda z: jnp.sum(model.kernel_fn(z, x, "ntk") @ weights)))
-    peer = jax.jit(jax.grad(lambda z: jnp.sum(kernel_fn(z, x, "ntk") @ weights)))
-    return lambda: mine(new), lambda: peer(new)
-
-
-WORK = {
-    "NTK of a 3-layer MLP, 1,000 x 1,000 CIFAR-size images": analytic_kernel(1000),
-    "input gradient of a kernel predictor, 250 on 500 images": kernel_gradient(500),
-}
-
-print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}, {platform.machine()}; float32")
-print(f"{'work':<58}{'ntklib':>10}{'neural-tangents':>17}{'ratio':>8}")
-for name, (ours, theirs) in WORK.items():
-    mine, other = compare(ours, theirs)
-    print(f"{name:<58}{mine:>8.3f} s{other:>15.3f} s{other / mine:>7.1f}x")
+if __name__ == "__main__":
+    main(sys.argv[1:])

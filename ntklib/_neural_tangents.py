@@ -2,10 +2,11 @@
 
 Version 0.6.5, its last release, asks for names that newer versions of JAX keep elsewhere, and its
 `experimental` part imports TensorFlow. Here those names are put back while the package is
-imported, an empty module stands in for `experimental`, and two things are exported: `stax`, the
-analytic kernels, and `empirical_ntk_fn`, whose implementations 1 and 2 are an independent check
-of ours (3 does not run on JAX >= 0.4.30). Afterwards JAX is as before. That is enough because
-both look the names up when they are imported; what looks some up later is not exported.
+imported, an empty module stands in for `experimental`, and three things are exported: `stax`, the
+analytic kernels, `batch`, which computes them block by block, and `empirical_ntk_fn`, whose
+implementations 1 and 2 are an independent check of ours (3 does not run on JAX >= 0.4.30).
+Afterwards JAX is as before. That is enough because these look the names up when they are
+imported; what looks some up later is not exported.
 """
 
 import sys
@@ -15,7 +16,7 @@ from types import ModuleType
 
 import jax
 
-__all__ = ["empirical_ntk_fn", "stax"]
+__all__ = ["batch", "empirical_ntk_fn", "stax"]
 
 _KNOWN_TO_WORK = "0.6.2 to 0.12.0"
 
@@ -52,7 +53,7 @@ def _as_before() -> Iterator[None]:
 
 try:
     with _as_before():
-        from neural_tangents import empirical_ntk_fn, stax
+        from neural_tangents import batch, empirical_ntk_fn, stax
 except (ImportError, AttributeError) as error:
     raise ImportError(
         f"neural-tangents 0.6.5 does not import on JAX {jax.__version__} ({error}); "

@@ -42,7 +42,7 @@ class Product(NamedTuple):
         return g.reshape(*g.shape[:-2], -1)
 
 
-Gradient = Product | Float[Array, "*n c d"]
+Gradient = Product | Float[Array, "..."]  # the latter (..., outputs, parameters)
 
 
 def gradients(

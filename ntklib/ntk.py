@@ -216,7 +216,7 @@ class _Sizes(NamedTuple):
 
 
 def _sizes(
-    layers: list[Gradient],
+    layers: list[Product | jax.ShapeDtypeStruct],
     n_inputs: int,
     units: np.ndarray,
     symmetric: bool,

@@ -1,3 +1,5 @@
+import socket
+
 import hypothesis
 import jax
 import pytest
@@ -14,6 +16,14 @@ def x64():
     # Older versions of JAX have it in jax.experimental only.
     with (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64(True):
         yield
+
+
+@pytest.fixture
+def free_port():
+    """A port on loopback that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 # The first example of a test compiles; how long that takes says nothing about the code.

@@ -1,0 +1,292 @@
+"""The work that is timed: for each kind ours and that of its peers, on the same inputs."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.tree_util import Partial
+
+from ntklib import attacks, infinite, linear, models, ntk, training
+from ntklib._neural_tangents import batch, empirical_ntk_fn, stax
+from ntklib.data import Split
+
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the ratio of a peer's time to ours has to reach; at most 1 where ours may be slower."""
+
+    peer: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row of the table.
+
+    Attributes:
+        title: What is computed.
+        runs: Ours (named "ntklib") and the peers, as functions without arguments.
+        targets: The ratios to reach.
+        flops: Multiplications and additions that the method needs, if there is a floor to compare
+            with; it is timed as one matrix product of 2048 x 2048 and scaled.
+        tolerance: Largest difference from ours, relative to the largest entry; None if results
+            are not comparable.
+        memory: Bytes that the whole process may have with ours; None if not bounded.
+    """
+
+    title: str
+    runs: dict[str, Run]
+    targets: tuple[Target, ...]
+    flops: float | None = None
+    tolerance: float | None = 1e-3
+    memory: int | None = None
+
+
+def _conv3(n: int) -> tuple[models.Model, Any, jax.Array]:
+    model = models.get("conv3", n_classes=10)
+    x = jax.random.uniform(jax.random.key(0), (n, 32, 32, 3))
+    return model, jax.jit(model.init)(jax.random.key(1), x[:1]), x
+
+
+def _gram_flops(n: int) -> float:
+    """Arithmetic of the layer-wise traced Gram of the 3-conv net, from its shapes.
+
+    For each conv layer of p positions, window a, b channels and k = 10 outputs: forward 2pab,
+    cotangents 2pabk (not for the first layer, whose input needs none), parameter gradients 2pabk
+    an image, and half of the k n^2 products of length ab, as the Gram is symmetric.
+    """
+    layers = [(1024, 27, 32), (256, 288, 64), (64, 576, 64)]
+    each = sum(2 * p * a * b * (1 + 10 + 10 * (i > 0)) for i, (p, a, b) in enumerate(layers))
+    return n * each + n**2 * sum(10 * a * b for _, a, b in layers)
+
+
+def _torch_conv3(variables: Any, x: jax.Array) -> tuple[Callable[..., Any], Any, Any]:
+    """The same net in PyTorch: the Jacobian of one image's outputs, the parameters, the images."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    layers: list[nn.Module] = []
+    for name, stride in (("Conv_0", 1), ("Conv_1", 2), ("Conv_2", 2)):
+        kernel = torch.tensor(np.asarray(variables["params"][name]["kernel"]).transpose(3, 2, 0, 1))
+        conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, stride)
+        conv.weight.data = kernel.contiguous()
+        conv.bias.data = torch.tensor(np.asarray(variables["params"][name]["bias"]))
+        pad = (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1)
+        layers += [nn.ZeroPad2d(pad), conv, nn.ReLU()]
+    head = nn.Linear(64, 10)
+    head.weight.data = torch.tensor(np.asarray(variables["params"]["Dense_0"]["kernel"]).T.copy())
+    head.bias.data = torch.tensor(np.asarray(variables["params"]["Dense_0"]["bias"]))
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    params = {name: p.detach() for name, p in net.named_parameters()}
+
+    def single(params: Any, image: Any) -> Any:
+        return torch.func.functional_call(net, params, (image[None],))[0]
+
+    jacobian = torch.func.vmap(torch.func.jacrev(single), (None, 0))
+    return jacobian, params, torch.tensor(np.asarray(x).transpose(0, 3, 1, 2).copy())
+
+
+def _torch_gram(variables: Any, x: jax.Array, block: int) -> np.ndarray:
+    """The traced Gram by blocks, those above the diagonal only."""
+    import torch
+
+    jacobian, params, images = _torch_conv3(variables, x)
+    n = len(images)
+    gram = np.zeros((n, n), np.float32)
+    for i in range(0, n, block):
+        rows = jacobian(params, images[i : i + block])
+        for j in range(i, n, block):
+            columns = rows if i == j else jacobian(params, images[j : j + block])
+            part = sum(
+                torch.einsum("ncd,mcd->nm", rows[name].flatten(2), columns[name].flatten(2))
+                for name in params
+            )
+            gram[i : i + block, j : j + block] = part.numpy() / 10
+            gram[j : j + block, i : i + block] = part.numpy().T / 10
+    return gram
+
+
+def gram_256() -> Work:
+    """Every implementation at a size where the gradients of all images fit."""
+    model, variables, x = _conv3(256)
+
+    def peer(implementation: int) -> Run:
+        kernel = empirical_ntk_fn(
+            model.apply, trace_axes=(-1,), vmap_axes=0, implementation=implementation
+        )
+        compiled = jax.jit(lambda x, variables: kernel(x, None, variables))
+        return lambda: compiled(x, variables)
+
+    return Work(
+        "traced Gram, 256 images of 32x32x3, 3-conv net",
+        {
+            "ntklib": lambda: ntk.gram(model, variables, x),
+            "torch.func": lambda: _torch_gram(variables, x, 256),
+            "neural-tangents, implementation 1": peer(1),
+            "neural-tangents, implementation 2": peer(2),
+        },
+        (
+            Target("torch.func", 2),
+            Target("neural-tangents, implementation 1", 5),
+            Target("neural-tangents, implementation 2", 5),
+            Target("floor", 0.5),
+        ),
+        flops=_gram_flops(256),
+    )
+
+
+def gram_1024() -> Work:
+    """A size at which the gradients do not fit in the memory."""
+    model, variables, x = _conv3(1024)
+    blocks = (64, 128, 256)
+    return Work(
+        "traced Gram, 1,024 images of 32x32x3, 3-conv net, 2 GB",
+        {"ntklib": lambda: ntk.gram(model, variables, x, memory=1_300_000_000)}
+        | {f"torch.func, blocks of {b}": partial(_torch_gram, variables, x, b) for b in blocks},
+        tuple(Target(f"torch.func, blocks of {b}", 2) for b in blocks),
+        flops=_gram_flops(1024),
+        memory=2_000_000_000,
+    )
+
+
+def resnet18() -> Work:
+    """A deep net with BatchNorm and 11 million parameters."""
+    model = models.get("resnet18", n_classes=10, zero_head=False)
+    x = jax.random.uniform(jax.random.key(0), (64, 32, 32, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), x[:1])
+
+    @jax.jit
+    def by_gradients(variables: Any, x: jax.Array) -> jax.Array:
+        def output(params: Any, x: jax.Array) -> jax.Array:
+            return model.apply({**variables, "params": params}, x[None])[0, 0]
+
+        trees = jax.vmap(jax.grad(output), (None, 0))(variables["params"], x)
+        rows = [a.reshape(len(x), -1) for a in jax.tree.leaves(trees)]
+        return sum(a @ a.T for a in rows)
+
+    return Work(
+        "Gram of one output, 64 images, ResNet-18",
+        {
+            "ntklib": lambda: ntk.gram(model, variables, x, output=0, memory=4 * 2**30),
+            "vmap of grad, then product": lambda: by_gradients(variables, x),
+        },
+        (Target("vmap of grad, then product", 2),),
+    )
+
+
+def pgd() -> Work:
+    """The attack of robust accuracies."""
+    import eagerpy
+    import foolbox
+
+    model, variables, x = _conv3(1000)
+    y = jax.random.randint(jax.random.key(2), (1000,), 0, 10)
+    logits_fn = Partial(model.apply, variables)
+    options = {"epsilon": 8 / 255, "steps": 20, "step_size": 2 / 255}
+    peer = foolbox.models.JAXModel(jax.jit(lambda x: model.apply(variables, x)), bounds=(0, 1))
+    attack = foolbox.attacks.LinfPGD(steps=20, abs_stepsize=2 / 255, random_start=True)
+
+    def foolbox_attack() -> jax.Array:
+        arguments = eagerpy.astensor(x), eagerpy.astensor(y)
+        return attack.run(peer, *arguments, epsilon=8 / 255).raw
+
+    return Work(
+        "PGD-20, 1,000 images, 3-conv net",
+        {
+            "ntklib": lambda: attacks.pgd(logits_fn, x, y, jax.random.key(3), **options),
+            "foolbox (JAX)": foolbox_attack,
+        },
+        (Target("foolbox (JAX)", 1.5),),
+        tolerance=None,  # the random starts differ
+    )
+
+
+def centred_training() -> Work:
+    """What linearisation costs in adversarial training."""
+    model, variables, x = _conv3(128)
+    y = jax.random.randint(jax.random.key(2), (128,), 0, 10)
+    data = Split(np.asarray(x), np.asarray(y, np.int32), 10)
+    centred = linear.linearize(model, variables, centered=True)
+    adversary = partial(attacks.pgd, epsilon=8 / 255, steps=7, step_size=3 / 255)
+    options = {"epochs": 4, "batch_size": 64, "loss": "ce", "adversary": adversary}
+    sgd = optax.sgd(0.01)
+
+    def train(model: models.Model) -> Run:
+        key = jax.random.key(4)
+        start = {"params": variables["params"]}
+        return lambda: training.fit(model, start, data, key, optimizer=sgd, **options).variables
+
+    return Work(
+        "8 steps of centred linearised AT, PGD-7, 3-conv net",
+        {"ntklib": train(centred), "the same steps of ordinary AT": train(model)},
+        (Target("the same steps of ordinary AT", 1 / 2.6),),
+        tolerance=None,  # another model
+    )
+
+
+def analytic_kernel() -> Work:
+    """The kernel of an infinitely wide net on as many images as CIFAR-10 has of two classes."""
+    n = 10_000
+    x = np.asarray(jax.random.uniform(jax.random.key(0), (n, 32, 32, 3)))
+    model = models.get("mlp", n_classes=1, depth=3)
+    layers = [stax.Dense(1, W_std=2**0.5, b_std=0.1), stax.Relu()] * 3
+    *_, kernel_fn = stax.serial(stax.Flatten(), *layers, stax.Dense(1, W_std=2**0.5, b_std=0.1))
+    batched = batch(kernel_fn, batch_size=1000, store_on_device=False)
+    flat = jnp.asarray(x.reshape(n, -1))
+    product = jax.jit(lambda a: a @ a.T)
+    return Work(
+        "NTK of a 3-layer MLP, 10,000 x 10,000 images of 32x32x3",
+        {
+            "ntklib": lambda: infinite.kernel(model, x),
+            "neural-tangents, nt.batch": lambda: batched(x, None, "ntk"),
+            "one matrix product of that size": lambda: product(flat),
+        },
+        (
+            Target("neural-tangents, nt.batch", 2),
+            Target("one matrix product of that size", 0.5),
+        ),
+        tolerance=None,  # stax is off by 1e-4 where an input meets itself
+    )
+
+
+def kernel_gradient() -> Work:
+    """What attacks on kernel predictors spend their time on."""
+    x = jax.random.uniform(jax.random.key(0), (500, 14, 14, 1))
+    new = jax.random.uniform(jax.random.key(1), (250, 14, 14, 1))
+    weights = jax.random.normal(jax.random.key(2), (500,))
+    model = models.get("mlp", n_classes=1, depth=2)
+    layers = [stax.Dense(1, W_std=2**0.5, b_std=0.1), stax.Relu()] * 2
+    *_, kernel_fn = stax.serial(stax.Flatten(), *layers, stax.Dense(1, W_std=2**0.5, b_std=0.1))
+
+    def gradient(kernel_fn: Callable[..., Any]) -> Run:
+        compiled = jax.jit(jax.grad(lambda z: jnp.sum(kernel_fn(z, x, "ntk") @ weights)))
+        return lambda: compiled(new)
+
+    return Work(
+        "input gradient of a kernel predictor, 250 on 500 digits, 2-layer MLP",
+        {"ntklib": gradient(model.kernel_fn), "neural-tangents": gradient(kernel_fn)},
+        (Target("neural-tangents", 1),),
+    )
+
+
+ALL = {
+    work.__name__: work
+    for work in (
+        gram_256,
+        gram_1024,
+        resnet18,
+        pgd,
+        centred_training,
+        analytic_kernel,
+        kernel_gradient,
+    )
+}

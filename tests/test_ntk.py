@@ -1,0 +1,355 @@
+import importlib
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import nets
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntklib import contraction, models, ntk
+from ntklib._neural_tangents import empirical_ntk_fn
+
+K = 3  # outputs of every net here
+
+
+def case(net, key, n=5):
+    model, x = models.from_flax(net()), jax.random.normal(key, (n, 6, 6, 2))
+    return model, nets.random_variables(model, key, x), x
+
+
+@pytest.fixture
+def conv(key):
+    return case(nets.Convolutions, key)
+
+
+@pytest.mark.parametrize(
+    ("net", "output"),
+    [(net, "full") for net in nets.ALL]
+    + [(nets.Convolutions, "trace"), (nets.Convolutions, 1), (nets.Normalised, "trace")],
+)
+def test_equals_the_product_of_jacobians(x64, key, net, output):
+    model, variables, x = case(net, key)
+    expected = nets.plain_gram(model, variables, x, x, output)
+    np.testing.assert_allclose(ntk.gram(model, variables, x, output=output), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("net", [nets.Convolutions, nets.Normalised])
+def test_in_single_precision(key, net):
+    model, variables, x = case(net, key)
+    expected = nets.plain_gram(model, variables, x, x, "full")
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(
+        ntk.gram(model, variables, x, output="full"), expected, atol=1e-5 * scale
+    )
+
+
+@pytest.mark.parametrize("output", ["trace", "full", 1])
+def test_equals_neural_tangents(x64, key, output):
+    model, variables, x = case(nets.Convolutions, key)
+    axes = (-1,) if output == "trace" else ()
+    peer = jax.jit(empirical_ntk_fn(model.apply, trace_axes=axes, vmap_axes=0, implementation=1))
+    expected = peer(x, x[3:], variables)
+    if output == "full":
+        expected = expected.transpose(0, 2, 1, 3).reshape(len(x) * K, -1)
+    elif output != "trace":
+        expected = expected[:, :, output, output]
+    np.testing.assert_allclose(
+        ntk.gram(model, variables, x, x[3:], output=output), expected, rtol=1e-10
+    )
+
+
+def test_equals_torch_func(x64, key):
+    # `make peers` installs it, as CI does; elsewhere it may be missing.
+    torch = importlib.import_module("torch") if "CI" in os.environ else pytest.importorskip("torch")
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(4, (3, 3), strides=2, padding=1)(x))
+            x = nn.tanh(nn.Conv(5, (2, 2), padding="VALID")(x))
+            return nn.Dense(K)(x.reshape(len(x), -1))
+
+    model, variables, x = case(Net, key)
+    peer = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(4, 5, 2),
+        torch.nn.Tanh(),
+    ).double()
+    last = torch.nn.Linear(5 * 2 * 2, K).double()
+    params = {}
+    for name, layer in (("Conv_0", "0"), ("Conv_1", "2"), ("Dense_0", "last")):
+        arrays = variables["params"][name]
+        # (window, in, out) to (out, in, window); torch.tensor copies
+        kernel = np.moveaxis(np.asarray(arrays["kernel"]), [-1, -2], [0, 1])
+        params[f"{layer}.weight"] = torch.tensor(kernel)
+        params[f"{layer}.bias"] = torch.tensor(np.asarray(arrays["bias"]))
+
+    def single(params, image):
+        body = {name: a for name, a in params.items() if not name.startswith("last")}
+        head = {name[5:]: a for name, a in params.items() if name.startswith("last")}
+        image = torch.func.functional_call(peer, body, (image[None],))
+        flat = image.permute(0, 2, 3, 1).flatten(1)
+        return torch.func.functional_call(last, head, (flat,))[0]
+
+    images = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2))
+    jacobians = torch.func.vmap(torch.func.jacrev(single), (None, 0))(params, images)
+    expected = sum(
+        torch.einsum("ncd,med->ncme", j.flatten(2), j.flatten(2)) for j in jacobians.values()
+    ).reshape(len(x) * K, -1)
+    np.testing.assert_allclose(
+        ntk.gram(model, variables, x, output="full"), expected.numpy(), rtol=1e-10
+    )
+
+
+def test_closed_form_of_a_linear_model(x64, key):
+    model, x = models.from_flax(nn.Dense(K)), jax.random.normal(key, (5, 7))
+    variables = nets.random_variables(model, key, x)
+    expected = x @ x.T + 1
+    np.testing.assert_allclose(ntk.gram(model, variables, x), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        ntk.gram(model, variables, x, output="full"), np.kron(expected, np.eye(K)), atol=1e-12
+    )
+
+
+def test_closed_form_of_one_hidden_layer(x64, key):
+    """f = a relu(W x): the kernel is sum_i a_i^2 1(w_i x > 0) 1(w_i x' > 0) x x' + relu relu'."""
+    model = models.get("mlp", n_classes=1, width=6, depth=1, parametrization="standard")
+    x = jax.random.normal(key, (5, 1, 1, 7))
+    variables = nets.random_variables(model, key, x)
+    hidden = variables["params"]["hidden_0"]["Dense_0"]
+    z = x.reshape(5, -1) @ hidden["kernel"] + hidden["bias"]
+    a = variables["params"]["readout"]["Dense_0"]["kernel"][:, 0]
+    flat = x.reshape(5, -1)
+    on = (z > 0) * a
+    expected = (on @ on.T) * (flat @ flat.T + 1) + jax.nn.relu(z) @ jax.nn.relu(z).T + 1
+    np.testing.assert_allclose(ntk.gram(model, variables, x), expected, rtol=1e-12)
+
+
+def test_trace_is_the_mean_over_outputs(x64, conv):
+    model, variables, x = conv
+    full = np.asarray(ntk.gram(model, variables, x, output="full")).reshape(5, K, 5, K)
+    single = [ntk.gram(model, variables, x, output=c) for c in range(K)]
+    np.testing.assert_allclose([full[:, c, :, c] for c in range(K)], single, rtol=1e-10)
+    np.testing.assert_allclose(ntk.gram(model, variables, x), np.mean(single, axis=0), rtol=1e-10)
+
+
+@settings(max_examples=12)
+@given(
+    n1=st.integers(1, 5),
+    n2=st.none() | st.integers(1, 5),
+    output=st.sampled_from(["trace", "full", 0]),
+    block=st.none() | st.integers(1, 6),
+    more=st.integers(0, 100_000),
+)
+def test_blocks_change_nothing(n1, n2, output, block, more):
+    model = models.get("cnn", n_classes=2, width=2, depth=1)
+    x = jax.random.normal(jax.random.key(1), (5, 3, 3, 1))
+    variables = model.init(jax.random.key(2), x)
+    x1, x2 = x[:n1], None if n2 is None else x[:n2]
+    expected = nets.plain_gram(model, variables, x, x, output)
+    k = 2 if output == "full" else 1
+    # From the least memory, which takes inputs and outputs one by one, up to all at once.
+    memory = 2 * contraction.CACHE + 500_000 + more
+    cut = ntk.gram(model, variables, x1, x2, output=output, block=block, memory=memory)
+    whole = expected[: n1 * k, : (n1 if n2 is None else n2) * k]
+    np.testing.assert_allclose(cut, whole, atol=1e-5 * np.abs(whole).max())
+
+
+def test_symmetric_positive_and_equivariant(x64, conv):
+    model, variables, x = conv
+    for output in ("trace", "full"):
+        matrix = np.asarray(ntk.gram(model, variables, x, output=output, block=2))
+        np.testing.assert_array_equal(matrix, matrix.T)
+        assert np.linalg.eigvalsh(matrix).min() > -1e-10 * np.abs(matrix).max()
+    order = np.array([3, 0, 4, 1, 2])
+    np.testing.assert_allclose(
+        ntk.gram(model, variables, x[order]),
+        ntk.gram(model, variables, x)[order][:, order],
+        rtol=1e-10,
+    )
+
+
+@pytest.mark.parametrize("n", [600, 601])
+def test_many_inputs(x64, key, n):
+    """Enough for the symmetric product to be cut, once in halves that differ in size."""
+    model, x = models.from_flax(nn.Dense(K)), jax.random.normal(key, (n, 3, 2))
+    variables = nets.random_variables(model, key, x)
+    expected = jnp.einsum("ipa,jqa->ipjq", x, x).reshape(n, 3, n, 3)
+
+    class Summed(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(K)(x).sum(1)
+
+    summed = models.from_flax(Summed())
+    variables = {"params": {"Dense_0": variables["params"]}}
+    np.testing.assert_allclose(ntk.gram(summed, variables, x), expected.sum((1, 3)) + 9, rtol=1e-10)
+
+
+@pytest.mark.parametrize("output", ["trace", "full", 2])
+def test_memory_of_the_compiled_programs_is_within_the_bound(key, output, monkeypatch):
+    monkeypatch.setattr(contraction, "CACHE", 2**18)
+    monkeypatch.setattr(ntk, "CACHE", 2**18)
+    model, x = models.get("cnn", n_classes=4, width=16, depth=3), np.zeros((64, 8, 8, 3), "f4")
+    x = jax.random.normal(key, (64, 8, 8, 3))
+    variables = model.init(key, x)
+    sizes, peaks = [], []
+
+    def spy(name):
+        original = getattr(contraction, name)
+
+        def compiled(*arguments):
+            memory = original.lower(*arguments).compile().memory_analysis()
+            mine = [a for a in arguments[:2] if isinstance(a, list)]
+            kept = sum(a.nbytes for a in jax.tree.leaves(mine))
+            peaks.append(kept + memory.temp_size_in_bytes + memory.output_size_in_bytes)
+            return original(*arguments)
+
+        monkeypatch.setattr(contraction, name, compiled)
+
+    spy("_features")
+    spy("_contract")
+    for memory in (3_000_000, 6_000_000, 20_000_000):
+        ntk.gram(model, variables, x, output=output, memory=memory)
+        sizes.append(max(peaks) / memory)
+        peaks.clear()
+    assert max(sizes) <= 1
+    assert max(sizes) > 0.25  # else the bound is not made use of
+
+
+@pytest.mark.parametrize("output", ["trace", "full", 1])
+def test_vector_product(x64, conv, output):
+    model, variables, x = conv
+    shape = (2, K) if output == "full" else (2,)
+    v = jax.random.normal(jax.random.key(5), shape)
+    expected = ntk.gram(model, variables, x, x[3:], output=output) @ v.ravel()
+    for block in (2, 256):
+        product = ntk.vector_product(model, variables, x, v, x[3:], output=output, block=block)
+        np.testing.assert_allclose(product.ravel(), expected, rtol=1e-10)
+    assert product.shape == ((5, K) if output == "full" else (5,))
+
+
+def test_vector_product_can_be_compiled(x64, conv):
+    model, variables, x = conv
+    v = jnp.arange(5.0)
+    compiled = jax.jit(lambda v: ntk.vector_product(model, variables, x, v))
+    np.testing.assert_allclose(compiled(v), ntk.gram(model, variables, x) @ v, rtol=1e-10)
+
+
+SPREAD = """
+import sys
+import jax
+if len(sys.argv) > 1:
+    process, port = sys.argv[1:]
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(process))
+import numpy as np
+from ntklib import models, ntk
+assert jax.device_count() == 8, jax.devices()
+model, key = models.get("cnn", n_classes=2, width=2, depth=1), jax.random.key(0)
+x = np.asarray(jax.random.normal(key, (21, 3, 3, 1)))
+variables = jax.tree.map(np.asarray, jax.jit(model.init)(key, x))
+for output in ("trace", "full"):
+    for second in (None, x[5:16]):
+        # Without devices each process uses its own.
+        one = np.asarray(ntk.gram(model, variables, x, second, output=output))
+        for options in ({}, {"block": 1}):
+            many = ntk.gram(
+                model, variables, x, second, output=output, devices=jax.devices(), **options
+            )
+            np.testing.assert_allclose(many, one, atol=1e-5 * np.abs(one).max())
+print("equal")
+"""
+
+
+def spread(devices, *processes):
+    """Runs the check in processes of so many devices; their output and errors."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    options = {"cwd": Path(__file__).parents[1], "env": environment, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with ExitStack() as stack:
+        running = []
+        for arguments in processes:
+            command = [sys.executable, "-c", SPREAD, *arguments]
+            process = stack.enter_context(subprocess.Popen(command, **options, **pipes))
+            stack.callback(process.kill)
+            running.append(process)
+        return [process.communicate(timeout=300) for process in running]
+
+
+def test_eight_devices():
+    ((out, err),) = spread(8, [])
+    assert out == "equal\n", err
+
+
+def test_two_processes_of_four_devices(free_port):
+    for out, err in spread(4, ["0", str(free_port)], ["1", str(free_port)]):
+        assert out.splitlines()[-1:] == ["equal"], err  # before it the connections are listed
+
+
+def bad(match, error=ValueError, **changes):
+    return pytest.param(changes, error, match, id=match)
+
+
+X = np.ones((2, 6, 6, 2), np.float32)
+
+
+@pytest.fixture(scope="module")
+def small():
+    model = models.from_flax(nets.Convolutions())
+    return model, jax.jit(model.init)(jax.random.key(0), X)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        bad("x1 has dtype int32", TypeError, x1=X.astype(np.int32)),
+        bad(r"x1 has shape \(0, 6, 6, 2\)", x1=X[:0]),
+        bad("x2 has values that are not finite", x2=X * np.nan),
+        bad(r"rows of x1 have shape \(6, 6, 2\), rows of x2 \(6, 6\)", x2=X[..., 0]),
+        bad("output is 3; allowed are 'trace', 'full' and 0 to 2", output=3),
+        bad("output is -1", output=-1),
+        bad("block is 0; it must be at least 1", block=0),
+        bad("memory is 1,000 bytes; one input needs", memory=1000),
+        bad("memory is 34,000,000 bytes; a block of 90 needs", x1=np.ones((99, 6, 6, 2), "f4"),
+            block=90, memory=34_000_000),
+    ],
+)  # fmt: skip
+def test_bad_input(small, changes, error, match):
+    model, variables = small
+    arguments = {"x1": X} | changes
+    with pytest.raises(error, match=match):
+        ntk.gram(model, variables, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        bad("v has shape \\(3,\\); expected \\(2,\\)", v=np.ones(3, np.float32)),
+        bad("rows of x1 have shape", x2=X[..., 0]),
+        bad("block is 0", block=0),
+        bad("output is 7", output=7),
+    ],
+)
+def test_bad_input_of_the_vector_product(small, changes, error, match):
+    model, variables = small
+    arguments = {"x1": X, "v": np.ones(2, np.float32)} | changes
+    with pytest.raises(error, match=match):
+        ntk.vector_product(model, variables, **arguments)
+
+
+def test_a_model_of_one_output_only(key):
+    model = models.Model(lambda key, x: {"params": {}}, lambda variables, x: x.sum((1, 2, 3)))
+    with pytest.raises(ValueError, match=r"the model's logits have shape \(1,\) for one input"):
+        ntk.gram(model, {"params": {}}, X)
