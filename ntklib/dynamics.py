@@ -1,0 +1,454 @@
+r"""How a kernel moves during training, and how its spectrum spreads.
+
+Kernels are symmetric (N, N) arrays over the same N inputs (kernels with all outputs are (NC, NC));
+the kernels of several epochs are one (T, N, N) array, in the order of the epochs. For a part of
+the epochs, slice it. All results are computed in float64.
+
+The size of a kernel says little, so distances compare directions:
+$S(A, B) = 1 - \langle A, B\rangle_F / (\|A\|_F \|B\|_F)$ (Fort et al. 2020). Kernels of inputs
+that are all positive, such as pixels, are nearly constant, and raw distances tiny. Centred ones
+compare $HKH$ with $H = I - \frac1N \mathbf 1 \mathbf 1^\top$ (Cortes et al. 2012).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float64, Int, Num
+from scipy.special import entr
+
+Kernels = Num[Array | np.ndarray, "..."]
+Each = np.float64 | Float64[np.ndarray, "..."]
+"""One number a kernel: a number for (N, N), else an array."""
+Numbers = Sequence[float | int] | Num[Array | np.ndarray, "..."]
+
+# Relative to the largest entry or eigenvalue: above what float32 rounds, below what means a thing.
+_ROUNDING = 1e-4
+
+
+class Polar(NamedTuple):
+    """A sequence of kernels, seen from the first one.
+
+    Attributes:
+        radius: Distance from the first kernel, in units of the last one's.
+        angle: Angle to the first kernel, in radians.
+    """
+
+    radius: Float64[np.ndarray, " t"]
+    angle: Float64[np.ndarray, " t"]
+
+
+class Specialisation(NamedTuple):
+    """How much each class's kernel is its own.
+
+    Attributes:
+        matrix: KSM[c, k], of the kernel of class c with the indicator of class k.
+        mean: Of the diagonal; 1 if all classes share one kernel, below C if kernels are positive
+            semi-definite. For two classes it is always 1: their indicators differ in sign only.
+    """
+
+    matrix: Float64[np.ndarray, "... c c"]
+    mean: Each
+
+
+def centre(kernels: Kernels) -> Float64[np.ndarray, "... n n"]:
+    """The kernels $HKH$ of centred features, whose rows and columns have mean zero.
+
+    Args:
+        kernels: One kernel (N, N), or several (..., N, N).
+
+    Returns:
+        Kernels of the same shape.
+
+    Raises:
+        TypeError: If the kernels are not of a floating-point type.
+        ValueError: If they have another shape, or values that are not finite.
+    """
+    kernels = _checked("kernels", kernels)
+    rows = kernels - kernels.mean(-1, keepdims=True)
+    return rows - rows.mean(-2, keepdims=True)
+
+
+def similarity(a: Kernels, b: Kernels, *, centred: bool = False) -> Each:
+    r"""Cosine between kernels, $\langle A, B\rangle_F / (\|A\|_F \|B\|_F)$.
+
+    Centred, it is the centred kernel alignment of Cortes et al. (2012).
+
+    Args:
+        a: One kernel (N, N), or several (..., N, N).
+        b: Kernels of a shape that can be broadcast to that of a.
+        centred: Whether to compare the kernels of centred features, see `centre`.
+
+    Returns:
+        One number a pair, from -1 to 1.
+
+    Raises:
+        TypeError: If kernels are not of a floating-point type.
+        ValueError: If shapes do not fit, values are not finite, or a kernel is zero (constant, if
+            centred), as it has no direction then.
+    """
+    a, b = _directed("a", a, centred), _directed("b", b, centred)
+    _check_fit(a, b)
+    products = np.einsum("...ij,...ij->...", a, b)
+    norms = np.linalg.norm(a, axis=(-2, -1)) * np.linalg.norm(b, axis=(-2, -1))
+    return np.clip(products / norms, -1, 1)
+
+
+def distance(a: Kernels, b: Kernels, *, centred: bool = False) -> Each:
+    r"""Kernel distance $S(A, B)$, one minus the `similarity`.
+
+    Args:
+        a: One kernel (N, N), or several (..., N, N).
+        b: Kernels of a shape that can be broadcast to that of a.
+        centred: Whether to compare the kernels of centred features, see `centre`.
+
+    Returns:
+        One number a pair, from 0 to 2; to 1 for positive semi-definite kernels.
+
+    Raises:
+        TypeError: See `similarity`.
+        ValueError: See `similarity`.
+    """
+    return 1 - similarity(a, b, centred=centred)
+
+
+def distances(
+    a: Kernels, b: Kernels | None = None, *, centred: bool = False
+) -> Float64[np.ndarray, "s t"]:
+    """Kernel distance of all pairs, by one matrix product.
+
+    Args:
+        a: Kernels (S, N, N).
+        b: Kernels (T, N, N); None for a itself.
+        centred: Whether to compare the kernels of centred features, see `centre`.
+
+    Returns:
+        The distance of a[s] and b[t].
+
+    Raises:
+        TypeError: See `similarity`.
+        ValueError: See `similarity`.
+    """
+    first = _directed("a", _sequence("a", a), centred)
+    second = first if b is None else _directed("b", _sequence("b", b), centred)
+    _check_fit(first, second)
+    rows, columns = first.reshape(len(first), -1), second.reshape(len(second), -1)
+    norms = np.outer(np.linalg.norm(rows, axis=1), np.linalg.norm(columns, axis=1))
+    return 1 - np.clip(rows @ columns.T / norms, -1, 1)
+
+
+def velocity(
+    kernels: Kernels, times: Numbers, *, centred: bool = False
+) -> Float64[np.ndarray, " steps"]:
+    r"""Speed of a kernel, $S(K_t, K_{t+\Delta}) / \Delta$ between successive times.
+
+    The distance grows with the square of a small angle, so with kernels taken more often the
+    velocity of a smooth path goes down: compare velocities at equal $\Delta$.
+
+    Args:
+        kernels: Kernels (T, N, N).
+        times: Their times, ascending, such as epochs.
+        centred: Whether to compare the kernels of centred features, see `centre`.
+
+    Returns:
+        T - 1 velocities, per unit of time.
+
+    Raises:
+        TypeError: See `similarity`.
+        ValueError: See `similarity`; or if the times do not fit.
+    """
+    kernels = _sequence("kernels", kernels)
+    elapsed = np.diff(_times(times, len(kernels)))
+    return distance(kernels[:-1], kernels[1:], centred=centred) / elapsed
+
+
+def path_length(kernels: Kernels, *, centred: bool = False) -> float:
+    r"""Length of the way that a kernel goes, $\sum_t S(K_t, K_{t+1})$.
+
+    As $S$ is no metric, steps of another length give another path length: compare paths with equal
+    times.
+
+    Args:
+        kernels: Kernels (T, N, N).
+        centred: Whether to compare the kernels of centred features, see `centre`.
+
+    Returns:
+        The sum of the steps, 0 for a single kernel.
+
+    Raises:
+        TypeError: See `similarity`.
+        ValueError: See `similarity`.
+    """
+    kernels = _sequence("kernels", kernels)
+    return float(distance(kernels[:-1], kernels[1:], centred=centred).sum())
+
+
+def settling_time(remaining: Numbers, times: Numbers, yardstick: float | int) -> float:
+    """The first of the given times from which on a curve stays below a yardstick.
+
+    For the remaining distance to the final kernel, `distances(kernels, kernels[-1:])[:, 0]`. That
+    is zero at the end, so the last time as an answer means: not before the end.
+
+    Args:
+        remaining: Value of the curve at each time.
+        times: The times, ascending. No value between them is interpolated.
+        yardstick: What the curve must be below, strictly.
+
+    Returns:
+        The time; infinity if the last value is not below the yardstick.
+
+    Raises:
+        ValueError: If lengths differ, times do not ascend, or a number is not finite.
+    """
+    remaining = np.asarray(remaining, np.float64)
+    if remaining.ndim != 1:
+        raise ValueError(f"remaining: shape {remaining.shape}; expected (times,)")
+    times = _times(times, len(remaining))
+    if not (np.isfinite(remaining).all() and np.isfinite(yardstick)):
+        raise ValueError(f"remaining, yardstick: {remaining}, {yardstick}; all must be finite")
+    below = np.append(np.flatnonzero(remaining >= yardstick) + 1, 0).max()
+    return float(np.append(times, np.inf)[below])
+
+
+def truncate(
+    kernels: Kernels, k: int
+) -> tuple[Float64[np.ndarray, "... n n"], Float64[np.ndarray, "... n n"]]:
+    """Splits each kernel into its top k eigenpairs and the rest.
+
+    Each kernel is cut by its own eigenvectors, so from one epoch to the next the two parts may
+    swap directions: they are no fixed subspaces.
+
+    Args:
+        kernels: One kernel (N, N), or several (..., N, N).
+        k: How many of the largest eigenvalues, from 1 to N - 1.
+
+    Returns:
+        Two arrays of kernels, of the shape of `kernels`, which is their sum.
+
+    Raises:
+        TypeError: If the kernels are not of a floating-point type.
+        ValueError: If they are not symmetric or not finite, or k is out of range.
+    """
+    kernels = _symmetric("kernels", kernels)
+    n = kernels.shape[-1]
+    if not 1 <= k < n:
+        raise ValueError(f"k is {k}; it must be from 1 to {n - 1}, for kernels of {n} rows")
+    values, vectors = np.linalg.eigh(kernels)
+    top = (vectors[..., -k:] * values[..., None, -k:]) @ vectors[..., -k:].mT
+    return top, kernels - top
+
+
+def polar(kernels: Kernels, *, centred: bool = False) -> Polar:
+    r"""Polar coordinates of a kernel's path, around its start.
+
+    $r_t = \|K_t - K_0\|_F / \|K_T - K_0\|_F$ and $\varphi_t = \arccos(\langle K_t, K_0\rangle_F /
+    (\|K_t\|_F \|K_0\|_F))$ (Tsilivis & Kempe 2022). For the top eigenpairs, or the rest, pass what
+    `truncate` returns.
+
+    Args:
+        kernels: Kernels (T, N, N).
+        centred: Whether to take the kernels of centred features, see `centre`.
+
+    Returns:
+        Radius and angle of each kernel, both 0 for the first (the angle up to about 1e-8).
+
+    Raises:
+        TypeError: See `similarity`.
+        ValueError: See `similarity`; or if the last kernel is the first one.
+    """
+    kernels = _directed("kernels", _sequence("kernels", kernels), centred)
+    moved = np.linalg.norm(kernels - kernels[0], axis=(1, 2))
+    if moved[-1] == 0:
+        raise ValueError("kernels: the last one equals the first, so there is no unit of radius")
+    return Polar(moved / moved[-1], np.arccos(similarity(kernels, kernels[0])))
+
+
+def spectrum(kernels: Kernels) -> Float64[np.ndarray, "... n"]:
+    """Eigenvalues of kernels, descending.
+
+    Args:
+        kernels: One kernel (N, N), or several (..., N, N).
+
+    Returns:
+        The eigenvalues of each kernel.
+
+    Raises:
+        TypeError: If the kernels are not of a floating-point type.
+        ValueError: If they are not symmetric or not finite.
+    """
+    return np.linalg.eigvalsh(_symmetric("kernels", kernels))[..., ::-1]
+
+
+def trace_rank(eigenvalues: Numbers) -> Each:
+    r"""Effective rank as the trace over the largest eigenvalue, $\sum_i \lambda_i / \lambda_1$.
+
+    From 1 (rank one) to N (all eigenvalues equal). Source: Vershynin (2012).
+
+    Args:
+        eigenvalues: Of one kernel (N,), or several (..., N), descending; see `spectrum`.
+
+    Returns:
+        One number a kernel.
+
+    Raises:
+        ValueError: If eigenvalues are not descending, not finite, negative beyond the rounding of
+            float32, or all zero.
+    """
+    return _shares(eigenvalues).sum(-1)
+
+
+def entropy_rank(eigenvalues: Numbers) -> Each:
+    r"""Effective rank $\exp(-\sum_i p_i \log p_i)$ with $p_i = \lambda_i / \sum_j \lambda_j$.
+
+    From 1 (rank one) to N (all eigenvalues equal), and never below `trace_rank`. Source: Roy &
+    Vetterli (2007).
+
+    Args:
+        eigenvalues: Of one kernel (N,), or several (..., N), descending; see `spectrum`.
+
+    Returns:
+        One number a kernel.
+
+    Raises:
+        ValueError: See `trace_rank`.
+    """
+    shares = _shares(eigenvalues)
+    return np.exp(entr(shares / shares.sum(-1, keepdims=True)).sum(-1))
+
+
+def concentration(eigenvalues: Numbers) -> Float64[np.ndarray, "... n"]:
+    r"""Concentration on the top k eigenspaces, $\sum_{i\le k} \lambda_i^2 / \sum_i \lambda_i^2$.
+
+    The share of the kernel's squared Frobenius norm, not of its trace (Tsilivis & Kempe 2022).
+
+    Args:
+        eigenvalues: Of one kernel (N,), or several (..., N), descending; see `spectrum`.
+
+    Returns:
+        The shares for all k from 1 to N; the one for k is `[..., k - 1]`.
+
+    Raises:
+        ValueError: See `trace_rank`.
+    """
+    energy = np.cumsum(_shares(eigenvalues) ** 2, axis=-1)
+    return energy / energy[..., -1:]
+
+
+def specialisation(kernels: Kernels, labels: Int[Array | np.ndarray, "..."]) -> Specialisation:
+    r"""How much better the kernel of each class fits its own class than the other kernels do.
+
+    With $u_k$ the centred indicator of class k and
+    $A(K, u) = u^\top K u / (\|K\|_F \|u\|^2)$,
+
+    $$\mathrm{KSM}[c, k] = A(K^{(c)}, u_k) \Big/ \frac1C \sum_{c'} A(K^{(c')}, u_k) .$$
+
+    Each column has mean 1 (Shan & Bordelon 2021).
+
+    Args:
+        kernels: $K^{(c)}$, the kernel of output c, (C, N, N), or at several epochs (..., C, N, N).
+        labels: Class of each input, (N,), from 0 to C - 1, all of them present.
+
+    Returns:
+        The matrix, and the mean of its diagonal.
+
+    Raises:
+        TypeError: If kernels are not of a floating-point type, or labels not of an integer type.
+        ValueError: If shapes do not fit, kernels are not finite or zero, labels are out of range,
+            or a class has no input, or no kernel that fits its indicator.
+    """
+    kernels = _directed("kernels", kernels, centred=False)
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(f"labels have dtype {labels.dtype}; expected an integer type")
+    if kernels.ndim < 3 or labels.shape != kernels.shape[-1:]:
+        raise ValueError(
+            f"kernels, labels: shapes {kernels.shape} and {labels.shape}; expected "
+            "(..., classes, n, n) and (n,)"
+        )
+    classes = kernels.shape[-3]
+    if classes < 2 or not np.array_equal(np.unique(labels), np.arange(classes)):
+        raise ValueError(
+            f"labels: the classes present are {np.unique(labels)}; expected all from 0 to "
+            f"{classes - 1}, one a kernel, and 2 or more"
+        )
+    indicators = np.eye(classes)[:, labels]
+    indicators -= indicators.mean(1, keepdims=True)
+    fits = ((indicators @ kernels) * indicators).sum(-1) / (indicators**2).sum(1)
+    alignment = fits / np.linalg.norm(kernels, axis=(-2, -1))[..., None]
+    mean = alignment.mean(-2, keepdims=True)
+    if not (mean > np.finfo(np.float64).eps).all():
+        raise ValueError("kernels: their fits to the indicator of a class are zero or negative")
+    matrix = alignment / mean
+    return Specialisation(matrix, np.trace(matrix, axis1=-2, axis2=-1) / classes)
+
+
+def _checked(name: str, kernels: Kernels) -> Float64[np.ndarray, "... n n"]:
+    if not jnp.issubdtype(kernels.dtype, jnp.floating):
+        raise TypeError(f"{name}: dtype {kernels.dtype}; expected a floating-point type")
+    if kernels.ndim < 2 or kernels.shape[-1] != kernels.shape[-2] or 0 in kernels.shape[-2:]:
+        raise ValueError(f"{name}: shape {kernels.shape}; expected (..., n, n), n > 0")
+    kernels = np.asarray(kernels, np.float64)
+    if not np.isfinite(kernels).all():
+        raise ValueError(f"{name}: has values that are not finite")
+    return kernels
+
+
+def _sequence(name: str, kernels: Kernels) -> Kernels:
+    if kernels.ndim != 3 or len(kernels) == 0:
+        raise ValueError(f"{name}: shape {kernels.shape}; expected (epochs, n, n), none of them 0")
+    return kernels
+
+
+def _symmetric(name: str, kernels: Kernels) -> Float64[np.ndarray, "... n n"]:
+    kernels = _checked(name, kernels)
+    # LAPACK reads one triangle only, and would not notice.
+    largest = np.abs(kernels).max(initial=0)
+    if (np.abs(kernels - kernels.mT) > _ROUNDING * largest).any():
+        raise ValueError(f"{name}: not symmetric")
+    return kernels
+
+
+def _directed(name: str, kernels: Kernels, centred: bool) -> Float64[np.ndarray, "... n n"]:
+    """Kernels, centred if asked for, none of which is zero up to the rounding of float64."""
+    raw = _checked(name, kernels)
+    result = centre(raw) if centred else raw
+    before, after = (np.linalg.norm(m, axis=(-2, -1)) for m in (raw, result))
+    if not (after > 1e-13 * before).all():
+        kind = "zero when centred, such as a constant" if centred else "zero"
+        raise ValueError(f"{name}: a kernel is {kind}; it has no direction")
+    return result
+
+
+def _check_fit(a: Float64[np.ndarray, "..."], b: Float64[np.ndarray, "..."]) -> None:
+    if a.shape[-1] != b.shape[-1]:
+        raise ValueError(f"a, b: kernels of {a.shape[-1]} and {b.shape[-1]} rows do not compare")
+
+
+def _times(times: Numbers, n: int) -> Float64[np.ndarray, " t"]:
+    times = np.asarray(times, np.float64)
+    if times.shape != (n,) or n == 0:
+        raise ValueError(f"times: shape {times.shape}; expected ({n},), n > 0, one an entry")
+    if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+        raise ValueError(f"times are {times}; they must be finite and ascend")
+    return times
+
+
+def _shares(eigenvalues: Numbers) -> Float64[np.ndarray, "... n"]:
+    """Eigenvalues in units of the largest one; what rounding has made negative is zero."""
+    values = np.asarray(eigenvalues, np.float64)
+    if values.ndim < 1 or 0 in values.shape:
+        raise ValueError(f"eigenvalues: shape {values.shape}; expected (..., n), n > 0")
+    if (
+        not np.isfinite(values).all()
+        or (np.diff(values) > 0).any()
+        or not (values[..., 0] > 0).all()
+    ):
+        raise ValueError("eigenvalues: must be finite and descend from one that is positive")
+    shares = values / values[..., :1]
+    if (shares < -_ROUNDING).any():
+        raise ValueError(
+            f"eigenvalues: the smallest is {shares.min():.2g} of the largest; a kernel has none "
+            "below zero"
+        )
+    return np.maximum(shares, 0)

@@ -1,0 +1,366 @@
+r"""Eigen-features of kernel regression: which are useful, which withstand an attack.
+
+With the kernel matrix $\Theta(X, X) = \sum_i \lambda_i v_i v_i^\top$ the regressor is a sum,
+
+$$f = \sum_i f^{(i)}, \qquad f^{(i)}(x) = \lambda_i^{-1}\, \Theta(x, X)\, v_i\, (v_i^\top Y),$$
+
+of features (Tsilivis & Kempe 2022). At time t of training each has the factor
+$1 - e^{-t \lambda_i}$: give the regressor at that time, `regressor.at(t)`. A ridge is in, too.
+
+Index 0 belongs to the largest eigenvalue. Of a kernel whose entries are all positive that feature
+has one sign nearly everywhere: it is about as useful as a constant, and robust only because it
+never changes its mind. Leave it out of statements on robustness.
+
+With a column of targets an output (one-hot labels), all columns of one feature are multiples of
+one function of x, so by itself it predicts two classes at most. Labels are integers, as in
+`ntklib.attacks`.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array, Bool, Float, Float64, Int, Num, PRNGKeyArray
+from tqdm import tqdm
+
+from ntklib import attacks
+from ntklib.infinite import Regressor, kernel
+
+Members = int | np.integer | Sequence[int] | Int[np.ndarray, "..."]
+"""One feature by its index, or a group of them, such as `range(10, 50)`, whose sum is meant."""
+
+
+def logits_fn(regressor: Regressor, members: Members, *, unit: bool = False) -> Partial:
+    """A feature, or the sum of a group of features, as a function of inputs.
+
+    All groups of one regressor are one function with other coefficients: what is compiled for the
+    regressor's own `logits_fn`, such as an attack, serves them all.
+
+    Args:
+        regressor: The regressor.
+        members: Indices of features, 0 for the largest eigenvalue.
+        unit: Whether to scale the function to a root mean square of 1 over the training inputs and
+            outputs. Predictions stay the same, and for one output the signs of gradients do. But
+            the cross-entropy of a tiny output is log 2 to all digits of float32, so that an attack
+            cannot compare losses, and that of a large one underflows; and for several outputs the
+            scale sets how much of its gradient goes to which wrong class.
+
+    Returns:
+        The function, from inputs (m, ...) to outputs (m, c).
+
+    Raises:
+        TypeError: If indices are not integers.
+        ValueError: If there are none, one is out of range, or one is repeated.
+    """
+    indices = _indices(regressor, members)
+    weights = _weights(regressor, indices)
+    if unit:
+        # On the training inputs a feature is a multiple of its eigenvector, which has norm 1.
+        size = np.linalg.norm(regressor.eigenvalues[indices, None] * weights)
+        size /= np.sqrt(len(regressor.x) * weights.shape[1])
+        weights = weights / (size if size > 0 else 1)
+    whole = regressor.logits_fn
+    coefficients = regressor.eigenvectors[:, indices] @ weights
+    return Partial(whole.func, *whole.args[:-1], coefficients)
+
+
+def usefulness(
+    regressor: Regressor,
+    groups: Sequence[Members],
+    x: Float[Array | np.ndarray, "m ..."],
+    y: Int[Array | np.ndarray, " m"],
+) -> Bool[np.ndarray, "g m"]:
+    r"""Which points each feature, or group of features, classifies correctly.
+
+    Row means estimate the usefulness $\rho = \Pr[\mathrm{sign}\,\phi(x) = y]$. One kernel matrix
+    serves all; `range(n)` stands for all n features.
+
+    Args:
+        regressor: The regressor.
+        groups: Features and groups of features, see `Members`.
+        x: Inputs, not those of the training.
+        y: Their labels.
+
+    Returns:
+        The outcomes, one row a group; a function value of exactly zero is not correct.
+
+    Raises:
+        TypeError: If indices or labels are not integers, or x is not of a floating-point type.
+        ValueError: If inputs, labels or indices do not fit.
+    """
+    _check_points(regressor, x, y)
+    chosen = [_indices(regressor, members) for members in groups]
+    projected = np.asarray(kernel(regressor.kernel_fn, x, regressor.x), np.float64)
+    projected, labels = projected @ regressor.eigenvectors, jnp.asarray(y)
+    outcomes = np.empty((len(chosen), len(y)), bool)
+    for row, indices in zip(outcomes, chosen, strict=True):
+        logits = projected[:, indices] @ _weights(regressor, indices)
+        row[:] = attacks.correct(jnp.asarray(logits), labels)
+    return outcomes
+
+
+def robustness(
+    regressor: Regressor,
+    groups: Sequence[Members],
+    x: Float[Array | np.ndarray, "m h w c"],
+    y: Int[Array | np.ndarray, " m"],
+    key: PRNGKeyArray,
+    *,
+    attack: attacks.Attack,
+    batch_size: int = 128,
+    progress: bool = False,
+) -> Bool[np.ndarray, "g m"]:
+    r"""Which points each feature, or group, classifies correctly under an attack on itself.
+
+    Row means estimate the robustness $\gamma = \mathbb E \inf_\delta \mathbf 1\{\mathrm{sign}\,
+    \phi(x + \delta) = y\}$, from above, as an attack need not find the worst $\delta$. Each
+    function is scaled, see `logits_fn`, attacked by itself, and the attack is compiled once.
+
+    Args:
+        regressor: The regressor.
+        groups: Features and groups of features, see `Members`.
+        x: Images, not those of the training.
+        y: Their labels.
+        key: For the attack; all groups share it.
+        attack: `attack(logits_fn, x, y, key)`, which returns images; for one step of the sign
+            method `partial(attacks.pgd, epsilon=e, steps=1, step_size=e, random_start=False)`.
+        batch_size: Images attacked at once, at least 1. Only those are that the function
+            classifies correctly, about half of them for most features.
+        progress: Whether to show a progress bar over the groups.
+
+    Returns:
+        The outcomes, one row a group. A mistake on the clean image counts as one.
+
+    Raises:
+        TypeError: If indices or labels are not integers, or x is not of a floating-point type.
+        ValueError: If inputs, labels or indices do not fit, or `batch_size` is out of range.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} is out of range; it is a whole number >= 1")
+    outcomes, size = usefulness(regressor, groups, x, y), min(batch_size, len(x))
+    for row, members in zip(outcomes, tqdm(groups, disable=not progress), strict=True):
+        right = np.flatnonzero(row)  # the others are mistakes already
+        if len(right) == 0:
+            continue
+        # Whole batches, or each number of points would be compiled anew.
+        points = np.resize(right, -(-len(right) // size) * size)
+        withstand = attacks.robust_accuracy(
+            logits_fn(regressor, members, unit=True), x[points], y[points], key,
+            attack=attack, batch_size=size,
+        ).robust  # fmt: skip
+        row[right] = withstand[: len(right)]
+    return outcomes
+
+
+def overlap(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Float64[np.ndarray, " k"]:
+    r"""Overlap of the top eigenspaces of two kernels on the same points.
+
+    $\|V_k^\top W_k\|_F^2 / k$, with the first k eigenvectors in the columns of $V_k$ and $W_k$: the
+    mean squared cosine of the principal angles. Two random subspaces have $k/n$ on average.
+
+    Args:
+        a: Eigenvectors of one kernel in the columns, that of the largest eigenvalue first, all n
+            or the top ones.
+        b: As many of the other kernel.
+
+    Returns:
+        The overlaps, from 0 to 1, for all k from 1 to the number of columns.
+
+    Raises:
+        ValueError: If shapes differ, or columns are not orthonormal.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"a, b: shapes {a.shape} and {b.shape} differ")
+    a, b = _orthonormal("a", a), _orthonormal("b", b)
+    squares = (a.T @ b) ** 2
+    return np.diagonal(squares.cumsum(0).cumsum(1)) / np.arange(1, len(squares) + 1)
+
+
+def label_energy(
+    eigenvectors: Float[np.ndarray, "n k"], y: Num[Array | np.ndarray, "..."]
+) -> Float64[np.ndarray, " k"]:
+    r"""Share of the targets' energy along each eigenvector, $\|v_i^\top Y\|^2 / \|Y\|_F^2$.
+
+    Its cumulative sum is the share within the top eigenspaces; over all n eigenvectors it ends
+    at 1.
+
+    Args:
+        eigenvectors: In the columns.
+        y: Targets, one column an output.
+
+    Returns:
+        The shares, one an eigenvector.
+
+    Raises:
+        ValueError: If columns are not orthonormal, or targets do not fit, are not finite or all
+            zero.
+    """
+    y = np.asarray(y, np.float64)
+    if y.ndim != 2 or len(y) != len(eigenvectors):
+        raise ValueError(f"y: shape {y.shape}; expected ({len(eigenvectors)}, outputs)")
+    if not np.isfinite(y).all() or not y.any():
+        raise ValueError("y: must be finite, and not all zero")
+    eigenvectors = _orthonormal("eigenvectors", eigenvectors)
+    return ((eigenvectors.T @ y) ** 2).sum(1) / (y**2).sum()
+
+
+def gradient_images(
+    function: Partial, x: Float[Array | np.ndarray, "m ..."], *, output: int = 0
+) -> Float[Array, "m ..."]:
+    r"""Gradient of an output in the input, $\nabla_x f_c(x)$: what the function looks for.
+
+    Args:
+        function: Such as `logits_fn` of a feature, or that of the whole regressor.
+        x: Inputs, one a row.
+        output: The column c. For a single feature all columns give the same picture, up to a
+            factor.
+
+    Returns:
+        One gradient an input; see `min_max` for pictures.
+
+    Raises:
+        ValueError: If there is no such output.
+    """
+    outputs = jax.eval_shape(function, x).shape[1]
+    if not 0 <= output < outputs:
+        raise ValueError(f"output is {output}; it must be from 0 to {outputs - 1}")
+    return _gradient(function, jnp.asarray(x), output)
+
+
+def min_max(
+    images: Float[Array | np.ndarray, "m ..."],
+) -> Float64[np.ndarray, "m ..."]:
+    """Each image scaled to the range from 0 to 1, over all its pixels and channels.
+
+    Args:
+        images: One a row.
+
+    Returns:
+        The scaled images; a constant one becomes zero.
+
+    Raises:
+        ValueError: If images are empty or not finite.
+    """
+    images = _finite(images)
+    axes = tuple(range(1, images.ndim))
+    shifted = images - images.min(axes, keepdims=True)
+    span = shifted.max(axes, keepdims=True)
+    return shifted / np.where(span > 0, span, 1)
+
+
+def power_spectrum(
+    images: Float[Array | np.ndarray, "..."],
+) -> tuple[Float64[np.ndarray, " f"], Float64[np.ndarray, "m f"]]:
+    r"""Mean power of images against spatial frequency, over all directions and channels.
+
+    The power at (u, v) is $|\hat x(u, v)|^2 / (hw)$ and the frequency $\sqrt{u^2 + v^2}$. White
+    noise of variance $s^2$ has power $s^2$ at all frequencies.
+
+    Args:
+        images: The images, (m, h, w, c).
+
+    Returns:
+        Frequencies in cycles per pixel, multiples of 1 over the shorter side, up to $\sqrt{1/2}$
+        (a chequerboard); and the mean power of each image within half a step of each.
+
+    Raises:
+        ValueError: If images have another shape, are empty or not finite.
+    """
+    power, radius = _power(images)
+    step = 1 / min(power.shape[1:])
+    ring = np.rint(radius / step).astype(int).ravel()
+    members = np.bincount(ring)
+    sums = np.stack([np.bincount(ring, image.ravel()) for image in power])
+    return step * np.arange(len(members)), sums / members
+
+
+def mean_frequency(images: Float[Array | np.ndarray, "..."]) -> Float64[np.ndarray, " m"]:
+    r"""Spatial frequency of images, averaged with their power as the weight.
+
+    0 for a constant image, the same for all images that differ by a factor.
+
+    Args:
+        images: The images, (m, h, w, c).
+
+    Returns:
+        Cycles per pixel, from 0 to $\sqrt{1/2}$; about 0.38 for white noise.
+
+    Raises:
+        ValueError: If images have another shape, are empty or not finite, or one is zero.
+    """
+    power, radius = _power(images)
+    total = power.sum((1, 2))
+    if not (total > 0).all():
+        raise ValueError("images: one is zero; it has no frequency")
+    return (power * radius).sum((1, 2)) / total
+
+
+@jax.jit
+def _gradient(
+    function: Partial, x: Float[Array, "m ..."], output: int | Int[Array, ""]
+) -> Float[Array, "m ..."]:
+    return jax.grad(lambda z: jnp.sum(function(z)[:, output]))(x)
+
+
+def _power(
+    images: Float[Array | np.ndarray, "..."],
+) -> tuple[Float64[np.ndarray, "m h w"], Float64[np.ndarray, "h w"]]:
+    """Power of each image at each point of frequency space, and how far that is from zero."""
+    images = _finite(images)
+    if images.ndim != 4:
+        raise ValueError(f"images: shape {images.shape}; expected (m, h, w, c)")
+    power = np.abs(np.fft.fft2(images, axes=(1, 2), norm="ortho")) ** 2
+    rows, columns = (np.fft.fftfreq(side) for side in images.shape[1:3])
+    return power.mean(-1), np.hypot(rows[:, None], columns)
+
+
+def _finite(images: Float[Array | np.ndarray, "m ..."]) -> Float64[np.ndarray, "m ..."]:
+    images = np.asarray(images, np.float64)
+    if 0 in images.shape:
+        raise ValueError(f"images: shape {images.shape}; none may be 0")
+    if not np.isfinite(images).all():
+        raise ValueError("images: has values that are not finite")
+    return images
+
+
+def _indices(regressor: Regressor, members: Members) -> Int[np.ndarray, " k"]:
+    indices, n = np.atleast_1d(np.asarray(members)), len(regressor.eigenvalues)
+    if indices.size == 0 or indices.ndim > 1:
+        raise ValueError(f"features: {members!r}; expected an index, or a sequence of some")
+    if not np.issubdtype(indices.dtype, np.integer):
+        raise TypeError(f"features: {members!r} are not integers")
+    if indices.min() < 0 or indices.max() >= n:
+        raise ValueError(f"features: {members!r} out of range; they are 0 to {n - 1}")
+    if len(np.unique(indices)) < len(indices):
+        raise ValueError(f"features: {members!r} has an index twice")
+    return indices
+
+
+def _weights(regressor: Regressor, indices: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "k c"]:
+    """Coefficients of the regressor along eigenvectors, with time and ridge in them."""
+    return regressor.eigenvectors[:, indices].T @ regressor.coefficients
+
+
+def _check_points(regressor: Regressor, x: Array | np.ndarray, y: Array | np.ndarray) -> None:
+    if len(x) == 0 or x.shape[1:] != regressor.x.shape[1:] or y.shape != (len(x),):
+        raise ValueError(
+            f"x, y: shapes {x.shape} and {y.shape}; x is (m, *{regressor.x.shape[1:]}), as in "
+            "training, and y is (m,), m > 0"
+        )
+    if not np.issubdtype(y.dtype, np.integer):
+        raise TypeError(f"y: dtype {y.dtype}; expected an integer type")
+    classes = max(2, regressor.coefficients.shape[1])
+    if not ((y >= 0) & (y < classes)).all():
+        raise ValueError(f"y: has labels outside the classes, which are 0 to {classes - 1}")
+
+
+def _orthonormal(name: str, vectors: Float[np.ndarray, "..."]) -> Float64[np.ndarray, "n k"]:
+    if vectors.ndim != 2 or 0 in vectors.shape:
+        raise ValueError(f"{name}: shape {vectors.shape}; expected (n, k), none of them 0")
+    vectors = np.asarray(vectors, np.float64)
+    gap = vectors.T @ vectors - np.eye(vectors.shape[1])
+    if not np.abs(gap).max() < 1e-3:
+        raise ValueError(f"{name}: columns are not orthonormal; expected eigenvectors")
+    return vectors
