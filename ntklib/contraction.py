@@ -68,7 +68,7 @@ class Device:
         Returns:
             One item a layer, with the inputs along the first axis.
         """
-        return _features(apply, variables, x, outputs, at_once, full)
+        return _features(apply, variables, jnp.asarray(x), jnp.asarray(outputs), at_once, full)
 
     def contract(
         self, first: list[Gradient], second: list[Gradient] | None, full: bool
@@ -138,8 +138,8 @@ class Ring:
 def _features(
     apply: Partial,
     variables: Any,
-    x: Float[Array | np.ndarray, "n ..."],
-    outputs: Float[Array | np.ndarray, "c k"],
+    x: Float[Array, "n ..."],
+    outputs: Float[Array, "c k"],
     at_once: int,
     full: bool,
 ) -> list[Gradient]:
@@ -156,17 +156,16 @@ def _features(
 def _contract(
     first: list[Gradient], second: list[Gradient] | None, full: bool
 ) -> Float[Array, "n c m d"]:
-    pairs = zip(first, second or [None] * len(first), strict=True)
-    return sum(
-        _factored(f, f if s is None else s, full)
-        if isinstance(f, Product)
-        else _matrices(f, s, full)
-        for f, s in pairs
-    )
+    total = jnp.zeros(())
+    for f, s in zip(first, first if second is None else second, strict=True):
+        # Both are of one kind, as they belong to one layer.
+        multiply: Any = _factored if isinstance(f, Product) else _matrices
+        total += multiply(f, s, full)
+    return total
 
 
 def _matrices(
-    f: Float[Array, "n c ab"], s: Float[Array, "m c ab"] | None, full: bool
+    f: Float[Array, "n c ab"], s: Float[Array, "m c ab"], full: bool
 ) -> Float[Array, "n d m d"]:
     """The products of all rows of f and s, which are gradients of single outputs if `full`.
 
@@ -174,14 +173,13 @@ def _matrices(
     cache.
     """
     n, c = f.shape[0], f.shape[1] if full else 1
-    m = n if s is None else s.shape[0]
-    rows = f.reshape(n * c, -1)
-    columns = None if s is None else s.reshape(m * c, -1)
+    m = len(s)
+    rows, columns = f.reshape(n * c, -1), s.reshape(m * c, -1)
     whole, rest = divmod(rows.shape[1], COLUMNS)
 
     def piece(start: Array | int, size: int) -> Array:
         cut = partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size, axis=1)
-        return _symmetric(cut(rows)) if columns is None else cut(rows) @ cut(columns).T
+        return _symmetric(cut(rows)) if s is f else cut(rows) @ cut(columns).T
 
     total = piece(whole * COLUMNS, rest)
     if whole:

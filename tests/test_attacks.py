@@ -1,45 +1,39 @@
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
-from hypothesis import given, settings
+from classifiers import SHAPE, digits, images, labels, linear, smooth, trained, weights
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from jax.tree_util import Partial
 
-from ntklib import attacks
+from ntklib import attacks, infinite, models
+from ntklib.attacks import ball, gradient
+from ntklib.linear import linearize
 
-SHAPE = (4, 4, 1)
-
-
-def images(n, seed=0):
-    return jax.random.uniform(jax.random.key(seed), (n, *SHAPE))
+LOSSES = ["ce", "mse", "margin", "dlr"]
 
 
-def labels(n, k, seed=1):
-    return jax.random.randint(jax.random.key(seed), (n,), 0, k)
+def broken(f, z, y):
+    return np.asarray(~attacks.correct(f(z), y))
 
 
-def linear(k, seed=2, scale=1.0):
-    w = scale * jax.random.normal(jax.random.key(seed), (16, k))
-    return lambda x: x.reshape(len(x), -1) @ w, w
-
-
-def smooth(k):
-    f, _ = linear(k)
-    return lambda x: jnp.tanh(f(x)) + 0.3 * f(x) ** 2
+# Losses.
 
 
 def test_losses_equal_their_closed_forms():
     f = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]], np.float32)
     y = jnp.array([0, 2])
     softmax = scipy.special.log_softmax(f, axis=1)
-    losses = {
-        name: attacks.loss_per_point(jnp.asarray(f), y, name) for name in ("ce", "mse", "margin")
-    }
+    losses = {name: attacks.loss_per_point(jnp.asarray(f), y, name) for name in LOSSES}
     np.testing.assert_allclose(losses["ce"], -softmax[[0, 1], [0, 2]], rtol=1e-6)
     np.testing.assert_allclose(losses["mse"], [0.5 * (1 + 1 + 0.25), 0.5 * (0 + 9 + 0)], rtol=1e-6)
     np.testing.assert_allclose(losses["margin"], [0.5 - 2.0, 3.0 - 1.0], rtol=1e-6)
+    np.testing.assert_allclose(losses["dlr"], [-1.5 / 3.0, 2.0 / 3.0], rtol=1e-6)
 
 
 @given(st.floats(-20, 20, allow_subnormal=False), st.integers(0, 1))
@@ -50,88 +44,147 @@ def test_one_column_is_the_same_as_two_columns_with_its_difference(f, y):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_the_gradient_of_a_certain_cross_entropy_is_small_and_not_lost():
+    f, y = jnp.array([[60.0, 0.0, -5.0], [1e6, 0.0, 0.0]]), jnp.array([0, 0])
+    # Compiled, where rounding makes up a gradient of log_softmax.
+    slope = jax.jit(jax.grad(lambda f: attacks.loss_per_point(f, y, "ce").sum()))(f)
+    expected = np.exp([-60.0, -65.0])
+    np.testing.assert_allclose(slope[0], [-expected.sum(), *expected], rtol=1e-5)
+    np.testing.assert_array_equal(slope[1], 0)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 1000), st.sampled_from([3, 6]), st.floats(-50, 50), st.floats(1e-3, 1e3))
+def test_dlr_does_not_change_with_the_shift_and_the_scale_of_the_logits(x64, seed, k, shift, scale):
+    f, y = jax.random.normal(jax.random.key(seed), (6, k), jnp.float64), labels(6, k, seed)
+    plain, moved = (attacks.loss_per_point(g, y, "dlr") for g in (f, scale * f + shift))
+    np.testing.assert_allclose(moved, plain, rtol=1e-6, atol=1e-9)
+    assert ((plain > 0) == broken(lambda z: z, f, y)).all()
+
+
+def test_dlr_of_tied_logits_and_its_gradient_are_finite():
+    f, y = jnp.array([[1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]), jnp.array([3, 1])
+    value, slope = jax.value_and_grad(lambda f: attacks.loss_per_point(f, y, "dlr").sum())(f)
+    assert value == 1.0
+    assert jnp.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_dlr_needs_three_classes(k):
+    f = Partial(linear, weights(k))
+    with pytest.raises(ValueError, match=r"^loss: 'dlr' needs 3 classes or more; there are"):
+        attacks.fgsm(f, images(3), labels(3, 2), epsilon=0.1, loss="dlr")
+
+
 def test_a_logit_of_zero_is_not_correct():
     assert attacks.correct(jnp.zeros((2, 1)), jnp.array([0, 1])).tolist() == [False, False]
     assert attacks.correct(jnp.array([[-1.0], [1.0]]), jnp.array([0, 1])).tolist() == [True, True]
 
 
-@pytest.mark.parametrize("loss", ["ce", "mse", "margin"])
-@pytest.mark.parametrize("k", [1, 3])
-def test_input_gradients_equal_finite_differences(k, loss):
-    with jax.enable_x64(True):
-        f, x, y = smooth(k), images(5).astype(jnp.float64), labels(5, max(k, 2))
-        gradient = attacks.input_gradient(f, x, y, loss)
-        direction = jax.random.normal(jax.random.key(5), x.shape, jnp.float64)
-        h = 1e-6
-        up, down = (attacks.loss_per_point(f(x + s * h * direction), y, loss) for s in (1, -1))
-        along = jnp.sum(gradient * direction, axis=(1, 2, 3))
-        np.testing.assert_allclose(along, (up - down) / (2 * h), rtol=1e-6, atol=1e-8)
-
-
-@settings(max_examples=30)
-@given(
-    st.integers(0, 1000),
-    st.floats(0, 0.5, width=32, allow_subnormal=False),
-    st.integers(1, 4),
-    st.booleans(),
-    st.sampled_from(["ce", "mse", "margin"]),
+@pytest.mark.parametrize(
+    ("k", "loss"), [(1, "ce"), (1, "mse"), (1, "margin"), *((4, loss) for loss in LOSSES)]
 )
-def test_an_attack_stays_in_the_ball_and_the_box_exactly(seed, epsilon, steps, start, loss):
-    x, y, f = images(6, seed), labels(6, 3, seed), smooth(3)
-    z = attacks.pgd(
-        f, x, y, jax.random.key(seed), epsilon=epsilon, steps=steps,
-        step_size=epsilon, random_start=start, loss=loss,
-    )  # fmt: skip
-    noise = attacks.random_sign(x, jax.random.key(seed), epsilon=epsilon)
-    for adversarial in (z, noise):
-        moved = np.abs(np.asarray(adversarial, np.float32) - np.asarray(x, np.float32))
-        assert moved.max() <= np.float32(epsilon)
-        assert adversarial.min() >= 0
-        assert adversarial.max() <= 1
+def test_input_gradients_equal_finite_differences(x64, k, loss):
+    f = Partial(smooth, weights(k).astype(jnp.float64))
+    x, y = images(5).astype(jnp.float64), labels(5, max(k, 2))
+    slope = attacks.input_gradient(f, x, y, loss)
+    direction = jax.random.normal(jax.random.key(5), x.shape, jnp.float64)
+    h = 1e-6
+    up, down = (attacks.loss_per_point(f(x + s * h * direction), y, loss) for s in (1, -1))
+    along = jnp.sum(slope * direction, axis=(1, 2, 3))
+    np.testing.assert_allclose(along, (up - down) / (2 * h), rtol=1e-6, atol=1e-8)
 
 
-def test_an_l2_attack_stays_in_the_ball_and_the_box():
-    x, y, f = images(20), labels(20, 3), smooth(3)
-    for start in (True, False):
-        z = attacks.pgd(
-            f, x, y, jax.random.key(0), epsilon=0.3, steps=5, step_size=0.2, norm="l2",
-            random_start=start,
-        )  # fmt: skip
-        lengths = np.linalg.norm(np.asarray(z - x, np.float64).reshape(20, -1), axis=1)
-        assert lengths.max() <= 0.3 * (1 + 1e-6)
-        assert lengths.max() > 0.29
-        assert 0 <= z.min() <= z.max() <= 1
+# The ball and the box.
+
+FLOAT = {"allow_subnormal": False, "width": 32}
+DRAWN = (3, 3, 2, 2)
+drawn_images = arrays.arrays(np.float32, DRAWN, elements=st.floats(0, 1, **FLOAT))
+drawn_attacks = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 1000),
+        "epsilon": st.floats(0, 2, **FLOAT),
+        "step_size": st.floats(0, 4, **FLOAT),
+        "steps": st.integers(1, 4),
+        "start": st.booleans(),
+        "norm": st.sampled_from(["linf", "l2"]),
+    }
+)
+W = weights(3, size=12)
 
 
-@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
-@pytest.mark.parametrize("steps", [1, 10])
-def test_the_adversary_of_a_linear_model_is_exact(norm, dual, steps):
-    f, w = linear(1)
-    x, y = 0.5 + 0.01 * images(8), labels(8, 2)  # far from the box
-    z = attacks.pgd(
-        f, x, y, jax.random.key(0), epsilon=0.1, steps=steps, step_size=0.1, norm=norm,
-        random_start=False, loss="margin",
-    )  # fmt: skip
-    lost = (attacks._signs(y) * (f(x) - f(z)))[:, 0]
-    np.testing.assert_allclose(lost, 0.1 * np.linalg.norm(w, ord=dual), rtol=1e-4)
-
-
-def test_fgsm_is_one_step_of_pgd_and_the_formula():
-    f, x, y = smooth(3), images(8), labels(8, 3)
-    z = attacks.fgsm(f, x, y, epsilon=0.2)
-    gradient = jax.grad(lambda x: attacks.loss_per_point(f(x), y, "ce").sum())(x)
-    np.testing.assert_allclose(z, jnp.clip(x + 0.2 * jnp.sign(gradient), 0, 1), atol=1e-6)
-
-
-def test_more_steps_find_no_smaller_loss():
-    f, x, y, key = smooth(3), images(64), labels(64, 3), jax.random.key(0)
+def check_ball_and_box(x, seed, epsilon, step_size, steps, start, norm):
+    x, y, key = jnp.asarray(x), labels(len(x), 3, seed), jax.random.key(seed)
+    f = Partial(smooth, W)
     found = [
-        attacks.loss_per_point(
-            f(attacks.pgd(f, x, y, key, epsilon=0.2, steps=s, step_size=0.5 / s)), y, "ce"
-        ).mean()
-        for s in (1, 5, 40)
-    ]
-    assert found[0] < found[1] < found[2] * 1.01
+        attacks.pgd(
+            f, x, y, key, epsilon=epsilon, steps=steps, step_size=step_size, norm=norm,
+            random_start=start, restarts=1 + start,
+        )
+    ]  # fmt: skip
+    if norm == "linf":
+        found += [
+            attacks.random_sign(x, key, epsilon=epsilon),
+            attacks.square(f, x, y, key, epsilon=epsilon, queries=steps),
+        ]
+    for z in found:
+        assert z.dtype == x.dtype
+        assert 0 <= z.min() <= z.max() <= 1
+        for dtype in {x.dtype.type, np.float64}:
+            moved = (np.asarray(z, dtype) - np.asarray(x, dtype)).reshape(len(x), -1)
+            if norm == "l2":
+                assert np.linalg.norm(moved, axis=1).max() <= epsilon
+            elif dtype == x.dtype:
+                assert np.abs(moved).max() <= epsilon
+
+
+@settings(max_examples=40)
+@given(drawn_images, drawn_attacks)
+def test_attacks_stay_in_the_ball_and_the_box_exactly(x, attack):
+    check_ball_and_box(x, **attack)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn_images, drawn_attacks)
+def test_attacks_stay_in_the_ball_and_the_box_exactly_in_double_precision(x64, x, attack):
+    check_ball_and_box(x.astype(np.float64), **attack)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1 / 255, 8 / 255, 0.3])
+def test_rounding_of_large_images_does_not_leave_the_ball(epsilon):
+    x, radius = images(20, shape=(32, 32, 3)), np.float32(epsilon)
+    z = attacks.random_sign(x, jax.random.key(1), epsilon=epsilon, clip=(-1.0, 2.0))
+    assert np.abs(np.asarray(z) - np.asarray(x)).max() <= radius
+    direction = jax.random.normal(jax.random.key(1), x.shape)
+    for centre in (x, 0 * x):
+        z = ball.project(centre + direction, centre, epsilon, "l2", (-9.0, 9.0))
+        for sum_in in (np.float32, np.float64):
+            moved = (np.asarray(z, sum_in) - np.asarray(centre, sum_in)).reshape(20, -1)
+            lengths = np.linalg.norm(moved, axis=1)
+            assert lengths.max() <= epsilon
+            assert lengths.min() >= epsilon * (1 - 1e-3)
+
+
+@settings(max_examples=40)
+@given(drawn_images, st.integers(0, 1000), st.floats(2.0**-100, 2.0**-10, **FLOAT))
+def test_a_small_l2_ball_is_filled(x, seed, epsilon):
+    x = 0 * jnp.asarray(x)  # no rounding of x + d
+    z = ball.project(images(len(x), seed, x.shape[1:]), x, epsilon, "l2", (0.0, 1.0))
+    lengths = np.linalg.norm(np.asarray(z, np.float64).reshape(len(x), -1), axis=1)
+    np.testing.assert_allclose(lengths, epsilon, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_starts_are_uniform_in_the_ball(norm):
+    x = jnp.full((4000, 2, 1, 1), 0.5)
+    points = ball.uniform(x, jax.random.key(0), 2, 0.25, norm, (0.0, 1.0))
+    assert (points[0] != points[1]).all()
+    d = np.asarray(points - x).reshape(-1, 2)
+    # A part of the ball has the share of the points that is its share of the area.
+    radius = np.linalg.norm(d, axis=1) if norm == "l2" else np.abs(d).max(axis=1)
+    sorted_shares = np.sort((radius / 0.25) ** 2)
+    assert np.abs(sorted_shares - np.linspace(0, 1, len(d))).max() < 0.03
+    np.testing.assert_allclose(d.mean(axis=0), 0, atol=0.01)
 
 
 def test_random_signs_move_each_pixel_by_epsilon():
@@ -141,62 +194,238 @@ def test_random_signs_move_each_pixel_by_epsilon():
     assert abs(float(jnp.mean(jnp.sign(z - x)))) < 0.1
 
 
-def test_an_attack_on_new_parameters_does_not_compile_again():
-    x, y = images(4), labels(4, 2)
-    compiled = []
+# Projected gradient descent.
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
+@pytest.mark.parametrize("steps", [1, 10])
+def test_the_adversary_of_a_linear_model_is_exact(norm, dual, steps):
+    f = Partial(linear, weights(1))
+    x, y = 0.5 + 0.01 * images(8), labels(8, 2)  # far from the box
+    z = attacks.pgd(
+        f, x, y, jax.random.key(0), epsilon=0.1, steps=steps, step_size=0.1, norm=norm,
+        random_start=False, loss="margin",
+    )  # fmt: skip
+    lost = (attacks.targets(y, 1) * (f(x) - f(z)))[:, 0]
+    np.testing.assert_allclose(lost, 0.1 * np.linalg.norm(weights(1), ord=dual), rtol=1e-4)
+
+
+def test_the_linf_adversary_of_a_linear_model_is_exact_in_the_box_from_any_start():
+    x, y, w = images(20), labels(20, 3), weights(3)[:, :2]
+    y = y % 2
+    z = attacks.pgd(
+        Partial(linear, w), x, y, jax.random.key(0), epsilon=0.3, steps=20, step_size=0.1,
+    )  # fmt: skip
+    uphill = (w[:, 1] - w[:, 0]).reshape(SHAPE) * (1 - 2 * y[:, None, None, None])
+    np.testing.assert_allclose(z, jnp.clip(x + 0.3 * jnp.sign(uphill), 0, 1), atol=1e-6)
+
+
+def test_fgsm_is_one_step_of_pgd_and_the_formula():
+    f, x, y = Partial(smooth, weights(3)), images(8), labels(8, 3)
+    z = attacks.fgsm(f, x, y, epsilon=0.2)
+    one_step = attacks.pgd(
+        f, x, y, jax.random.key(0), epsilon=0.2, steps=1, step_size=0.2, random_start=False
+    )
+    slope = jax.grad(lambda x: attacks.loss_per_point(f(x), y, "ce").sum())(x)
+    np.testing.assert_array_equal(z, one_step)
+    np.testing.assert_allclose(z, jnp.clip(x + 0.2 * jnp.sign(slope), 0, 1), atol=1e-6)
+
+
+def test_a_tiny_gradient_is_a_direction_all_the_same():
+    x, y = 0.5 + 0 * images(8), labels(8, 2)
+    found = [
+        attacks.pgd(
+            Partial(linear, scale * weights(1)), x, y, jax.random.key(0), epsilon=0.1, steps=1,
+            step_size=0.1, norm="l2", random_start=False, loss="margin",
+        )
+        for scale in (1.0, 1e-25)
+    ]  # fmt: skip
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
+def test_more_steps_find_no_smaller_loss():
+    f, x, y, key = Partial(smooth, weights(3)), images(64), labels(64, 3), jax.random.key(0)
+    found = [
+        attacks.loss_per_point(
+            f(attacks.pgd(f, x, y, key, epsilon=0.2, steps=s, step_size=0.5 / s)), y, "ce"
+        ).mean()
+        for s in (1, 5, 40)
+    ]
+    assert found[0] < found[1] < found[2] * 1.01
+
+
+def rugged(w, x):
+    """A wave on each pixel gives every start another hill to end on."""
+    return linear(w, x - 0.5) + 0.1 * jnp.cos(150.0 * x).sum(axis=(1, 2))
+
+
+@pytest.mark.parametrize(("loss", "early_exit"), [("ce", False), ("margin", False), ("ce", True)])
+def test_restarts_never_hurt(loss, early_exit):
+    f, x = Partial(rugged, weights(1)), images(200)
+    y = (f(x)[:, 0] > 0).astype(int)
+    options = {"epsilon": 0.1, "steps": 10, "step_size": 0.02, "loss": loss}
+    fewer, more = (
+        attacks.pgd(f, x, y, jax.random.key(0), restarts=r, early_exit=early_exit, **options)
+        for r in (1, 4)
+    )
+    before, after = broken(f, fewer, y), broken(f, more, y)
+    assert (after >= before).all()
+    assert after.sum() > before.sum()
+    low, high = (attacks.loss_per_point(f(z), y, loss) for z in (fewer, more))
+    if not early_exit:  # a point that is broken later has the higher loss by then, with these
+        assert (high >= low - 1e-5).all()
+        assert (high > low)[~after].any()
+
+
+def test_restarts_prefer_a_misclassified_point_to_a_high_loss():
+    def spiral(_, x):  # the squared loss is high where the class is right by far, too
+        return 8.0 * x.reshape(len(x), -1)[:, :1] - 3.0
+
+    x, y = jnp.full((300, 1, 1, 1), 0.45), jnp.ones(300, int)
+    f = Partial(spiral, 0)
+    attack = {"epsilon": 0.4, "steps": 1, "step_size": 0.0, "loss": "mse"}
+    z = attacks.pgd(f, x, y, jax.random.key(0), restarts=30, **attack)
+    assert broken(f, z, y).all()  # three eighths of the ball are misclassified
+    assert (attacks.loss_per_point(f(z), y, "mse") < 4.0).any()  # the right side reaches 6.5
+
+
+def test_an_early_exit_breaks_the_same_points():
+    f, test = trained(), digits().test
+    options = {"epsilon": 0.1, "steps": 20, "step_size": 0.01, "restarts": 2}
+    late, early = (
+        attacks.pgd(f, test.x, test.y, jax.random.key(3), early_exit=e, **options)
+        for e in (False, True)
+    )
+    assert 0.2 < broken(f, late, test.y).mean() < 0.8
+    np.testing.assert_array_equal(broken(f, early, test.y), broken(f, late, test.y))
+    assert np.abs(early - test.x).max() <= np.float32(0.1)
+    assert 0 <= early.min() <= early.max() <= 1
+
+
+def test_an_early_exit_leaves_a_mistake_as_it_is():
+    f, test = trained(), digits().test
+    z = attacks.pgd(
+        f, test.x, test.y, jax.random.key(0), epsilon=0.1, steps=3, step_size=0.05,
+        random_start=False, early_exit=True,
+    )  # fmt: skip
+    mistakes = broken(f, test.x, test.y)
+    assert mistakes.any()
+    np.testing.assert_array_equal(z[mistakes], test.x[mistakes])
+    assert (np.abs(z - test.x)[~mistakes].max(axis=(1, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "evaluations"),
+    [
+        ({}, 50),
+        ({"restarts": 2}, 2 * (50 + 1)),  # with one each to choose
+        ({"early_exit": True}, 1 + 1),  # before the step and after it
+        ({"early_exit": True, "restarts": 4}, 1 + 1 + 4),
+    ],
+)
+def test_an_early_exit_ends_the_loop(options, evaluations):
+    calls = []
+
+    def counted(w, x):
+        jax.debug.callback(lambda: calls.append(1))
+        return linear(w, x, bias=-2.0)  # 1 above zero, and 0.8 below after a step
+
+    x, y, w = jnp.full((5, *SHAPE), 0.5), jnp.ones(5, int), jnp.full((16, 1), 3.0 / 8)
+    attacks.pgd(
+        Partial(counted, w), x, y, jax.random.key(0), epsilon=0.3, steps=50, step_size=0.3,
+        loss="margin", **options,
+    )  # fmt: skip
+    jax.effects_barrier()
+    assert len(calls) == evaluations
+
+
+def test_another_radius_or_other_parameters_do_not_compile_again():
+    x, y, key = images(4), labels(4, 2), jax.random.key(0)
+    traced = []
 
     def apply(w, x):
-        compiled.append(1)
-        return x.reshape(len(x), -1) @ w
+        traced.append(1)
+        return linear(w, x)
 
-    for seed in range(3):
-        w = jax.random.normal(jax.random.key(seed), (16, 2))
-        attacks.fgsm(Partial(apply, w), x, y, epsilon=0.1)
-        if seed == 0:
-            first = len(compiled)
-    assert len(compiled) == first
-
-
-def findings(f, y, transferred=None):
-    x = images(len(y))
-    found = attacks.soundness(f, x, y, jax.random.key(0), epsilon=0.1, transferred=transferred)
-    return {finding.name: finding for finding in found}
+    counts = []
+    for i in range(3):
+        f = Partial(apply, weights(2, seed=i))
+        attacks.fgsm(f, x, y, epsilon=0.1 + 0.1 * i)
+        attacks.input_gradient(f, x, y)
+        attacks.pgd(f, x, y, key, epsilon=0.1 * i, steps=1 + i, step_size=0.1 + i, early_exit=i > 1)
+        attacks.square(f, x, y, key, epsilon=0.1 * i, queries=10 + i, p_init=0.1 + 0.2 * i)
+        counts.append(len(traced))
+    assert counts[0] > 0
+    assert counts == counts[:1] * 3
 
 
-def test_a_plain_model_is_found_sound():
-    f, _ = linear(2)
-    y = jnp.argmax(f(images(100)), axis=1)
-    assert all(finding.ok for finding in findings(f, y).values())
+def test_an_attack_can_be_part_of_a_compiled_function():
+    f, x, y, key = Partial(smooth, weights(3)), images(8), labels(8, 3), jax.random.key(0)
+
+    def attack(w, x, y, key):
+        return attacks.pgd(
+            Partial(smooth, w), x, y, key, epsilon=0.1, steps=3, step_size=0.05, restarts=2
+        )
+
+    np.testing.assert_allclose(
+        jax.jit(attack)(weights(3), x, y, key), attack(weights(3), x, y, key), atol=1e-6
+    )
+    assert f(x).shape == (8, 3)
 
 
-def test_saturated_and_quantised_models_are_found_out():
-    f, _ = linear(1)
-    y = (f(images(100))[:, 0] > 0).astype(jnp.int32)
-    x = images(100)
-    stronger = attacks.fgsm(f, x, y, epsilon=0.1, loss="margin")
-    masked = {
-        "saturated": lambda x: jnp.clip(1e4 * f(x), -100.0, 100.0),
-        "quantised": lambda x: jnp.round(4 * f(x)) + 1e-3,
-    }
-    for model in masked.values():
-        found = findings(model, y, {"its linear core": stronger})
-        for name in ("zero_gradient", "transfer_its linear core", "unbounded"):
-            assert not found[name].ok
-            assert found[name].value > found[name].limit
+def test_an_attack_on_a_linearised_net_at_its_tangent_point_is_the_one_on_the_net():
+    model, x, y = models.get("mlp", n_classes=3, width=32, depth=1), images(8), labels(8, 3)
+    start = model.init(jax.random.key(0), x)
+    expansion = linearize(model, start, centered=False)
+    a, b = (
+        attacks.pgd(
+            Partial(m.apply, start), x, y, jax.random.key(0), epsilon=0.1, steps=3, step_size=0.05
+        )
+        for m in (model, expansion)
+    )
+    np.testing.assert_allclose(a, b, atol=1e-6)
+    assert np.abs(a - x).max() > 0.09
 
 
-def test_a_model_that_needs_restarts_is_found_out():
-    f, _ = linear(1)
+def test_an_attack_on_a_kernel_regression_lowers_its_accuracy_far_below_noise():
+    model, train, test = models.get("mlp", n_classes=1), digits().train, digits().test
+    sides = (np.asarray(train.y[:200]) > 4).astype(int)
+    f = infinite.Regressor(model, train.x[:200], attacks.targets(jnp.asarray(sides), 1)).logits_fn
+    x, y, key = test.x[:100], (test.y[:100] > 4).astype(int), jax.random.key(0)
+    z = attacks.pgd(f, x, y, key, epsilon=0.1, steps=5, step_size=0.05)
+    noise = attacks.random_sign(x, key, epsilon=0.1)
+    assert broken(f, z, y).mean() > broken(f, noise, y).mean() + 0.3
 
-    def rugged(x):  # a wave on each pixel gives every start another hill to end on
-        return f(x - 0.5) + 0.1 * jnp.cos(150.0 * x).sum(axis=(1, 2))
 
-    y = (rugged(images(200))[:, 0] > 0).astype(jnp.int32)
-    assert not findings(rugged, y)["random_start"].ok
+@pytest.mark.parametrize("random_start", [False, True])
+@pytest.mark.parametrize("epsilon", [0.05, 0.1, 0.15])
+def test_foolbox_finds_the_same_accuracy(epsilon, random_start):
+    f, test = trained(), digits().test
+    options = {"steps": 40, "random_start": random_start}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it uses old names
+        foolbox = pytest.importorskip("foolbox")
+        model = foolbox.JAXModel(f, bounds=(0, 1))
+        theirs = foolbox.attacks.LinfPGD(rel_stepsize=0.1, **options)
+    found = np.empty((2, 1 + 4 * random_start))
+    for i in range(found.shape[1]):
+        z = attacks.pgd(
+            f, test.x, test.y, jax.random.key(i), epsilon=epsilon, step_size=0.1 * epsilon,
+            **options,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _, other, _ = theirs(model, test.x, test.y, epsilons=epsilon)
+        found[:, i] = [1 - broken(f, images, test.y).mean() for images in (z, other)]
+    ours, foreign = found.mean(axis=1)  # over random starts
+    assert 0.01 < ours < 0.9
+    assert abs(ours - foreign) <= 0.005
 
+
+# Bad input.
 
 x, y, key = images(3), labels(3, 2), jax.random.key(0)
-f, _ = linear(2)
+f = Partial(linear, weights(2))
 good = {"epsilon": 0.1, "steps": 2, "step_size": 0.1}
 
 
@@ -205,9 +434,18 @@ good = {"epsilon": 0.1, "steps": 2, "step_size": 0.1}
     [
         ((f, x, y, key), {"epsilon": -0.1}, "epsilon"),
         ((f, x, y, key), {"epsilon": float("nan")}, "epsilon"),
+        ((f, x, y, key), {"epsilon": float("inf")}, "epsilon"),
         ((f, x, y, key), {"steps": 0}, "steps"),
         ((f, x, y, key), {"step_size": -1.0}, "step_size"),
+        ((f, x, y, key), {"step_size": float("inf")}, "step_size"),
+        ((f, x, y, key), {"restarts": 0}, "restarts"),
+        ((f, x, y, key), {"restarts": 2, "random_start": False}, "restarts"),
+        ((f, x, y + 2, key), {}, "y"),
+        ((f, x, y - 2, key), {}, "y"),
+        ((lambda x: x[:, 0, 0, 0], x, y, key), {}, "logits_fn"),
+        ((lambda x: f(x)[:1], x, y, key), {}, "logits_fn"),
         ((f, x + 1, y, key), {}, "x"),
+        ((f, x[:0], y[:0], key), {}, "x"),
         ((f, x.at[0].set(jnp.nan), y, key), {}, "x"),
         ((f, x, y, key), {"clip": (1.0, 0.0)}, "clip"),
     ],
@@ -216,3 +454,16 @@ def test_bad_input_is_refused_with_one_line(positional, options, names):
     with pytest.raises(ValueError, match=rf"^{names}: ") as caught:
         attacks.pgd(*positional, **good | options)
     assert "\n" not in str(caught.value)
+
+
+def test_bad_shapes_and_dtypes_are_refused_without_run_time_types():
+    with pytest.raises(ValueError, match=r"^x: shape \(3, 4\) is not allowed"):
+        ball.check(x[:, 0, :, 0], 0.1, "linf", (0, 1))
+    with pytest.raises(TypeError, match=r"^x: dtype int32 is not allowed"):
+        ball.check(x.astype(int), 0.1, "linf", (0, 1))
+    with pytest.raises(ValueError, match=r"^norm: 'l1' is unknown"):
+        ball.check(x, 0.1, "l1", (0, 1))
+    with pytest.raises(TypeError, match=r"^y: dtype float32 is not allowed"):
+        gradient.check_model(f, x, y.astype(float))
+    with pytest.raises(ValueError, match=r"^y: shape \(2,\) does not fit"):
+        gradient.check_model(f, x, y[:2])

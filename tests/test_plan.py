@@ -467,7 +467,7 @@ KEY_CHANGES = {
     "the notebook": (NOTEBOOK, "# not used", "# unused"),
     "a default": (NOTEBOOK, "pool: int = 1", "pool: int = 2"),
     "the profile": ("profiles/laptop.yml", "01_toy:", "01_toy: {pool: 2}"),
-    "the library": ("ntklib/attacks.py", "import", "import  "),
+    "the library": ("ntklib/claims.py", "import", "import  "),
     "a schema": ("ntklib/schemas/result.yml", "#", "##"),
     "the lock": ("requirements.lock", "==", "== "),
     "a predicate": ("book/claims.yml", "margin: 0.5", "margin: 0.4"),

@@ -1,0 +1,71 @@
+"""What attacks ascend and training descends: the losses of a classifier, one value a point."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+Images = Float[Array, "n h w c"]
+Labels = Int[Array, " n"]
+Logits = Float[Array, "n k"]
+LogitsFn = Callable[[Images], Logits]
+Loss = Literal["ce", "mse", "margin", "dlr"]
+
+
+def _signs(y: Int[Array, " n"]) -> Float[Array, "n 1"]:
+    return (2.0 * y - 1.0)[:, None]
+
+
+def targets(y: Int[Array, " n"], n_outputs: int) -> Float[Array, "n k"]:
+    """Regression targets: a column of ±1 for one output, one-hot rows for more."""
+    return _signs(y) if n_outputs == 1 else jax.nn.one_hot(y, n_outputs)
+
+
+def correct(logits: Logits, y: Labels) -> Bool[Array, " n"]:
+    """Whether each point is classified correctly; a logit of exactly zero is not."""
+    if logits.shape[1] == 1:
+        return (logits * _signs(y) > 0)[:, 0]
+    return jnp.argmax(logits, axis=1) == y
+
+
+def loss_per_point(logits: Logits, y: Labels, loss: Loss) -> Float[Array, " n"]:
+    r"""The loss that an attack ascends and training descends, one value a point.
+
+    With logits $f$, label $y$ and regression targets $t$ (see `targets`):
+
+    - `"ce"`: cross-entropy, $-\log \mathrm{softmax}(f)_y$; for one column $\log(1 + e^{-tf})$;
+    - `"mse"`: $\frac12 \|f - t\|^2$;
+    - `"margin"`: $\max_{j \ne y} f_j - f_y$; for one column $-tf$;
+    - `"dlr"`: the margin over the difference of the largest and the third largest logit,
+      $(\max_{j \ne y} f_j - f_y) / (f_{\pi_1} - f_{\pi_3})$, which neither a shift nor a scale of
+      the logits changes (Croce & Hein 2020). Where the three largest tie, the margin.
+
+    Raises:
+        ValueError: if `loss` is none of these, or is `"dlr"` for fewer than three columns.
+    """
+    t = targets(y, logits.shape[1])
+    if loss == "mse":
+        return 0.5 * jnp.sum((logits - t) ** 2, axis=1)
+    if loss == "ce":
+        # The gradient of log_softmax is a difference, lost in rounding where a class is certain.
+        # This one has none: it is small there, and exact.
+        return jax.nn.softplus(_margin(logits, t, jax.nn.logsumexp))
+    if loss == "margin":
+        return _margin(logits, t, jnp.max)
+    if loss == "dlr":
+        if logits.shape[1] < 3:
+            raise ValueError(f"loss: 'dlr' needs 3 classes or more; there are {logits.shape[1]}")
+        first, _, third = jax.lax.top_k(logits, 3)[0].T
+        gap = jnp.where(first > third, first - third, 1.0)
+        return _margin(logits, t, jnp.max) / gap
+    raise ValueError(f"loss: {loss!r} is unknown; allowed: 'ce', 'mse', 'margin', 'dlr'")
+
+
+def _margin(
+    logits: Logits, t: Float[Array, "n k"], of_others: Callable[..., Array]
+) -> Float[Array, " n"]:
+    if logits.shape[1] == 1:
+        return (-t * logits)[:, 0]
+    return of_others(jnp.where(t > 0, -jnp.inf, logits), axis=1) - jnp.sum(t * logits, axis=1)

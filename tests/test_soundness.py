@@ -1,0 +1,218 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from classifiers import digits, images, labels, linear, smooth, trained, weights
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.tree_util import Partial
+
+from ntklib import attacks
+
+EPSILON = 0.1
+
+
+def findings(f, x, y, **options):
+    found = attacks.soundness(f, x, y, jax.random.key(0), epsilon=EPSILON, **options)
+    assert len({finding.name for finding in found}) == len(found)
+    for finding in found:
+        assert np.isfinite(finding.value)
+    return {finding.name: finding for finding in found}
+
+
+def plain():
+    f = Partial(linear, weights(2))
+    return f, images(100), jnp.argmax(f(images(100)), axis=1)
+
+
+def net(wrap=lambda f: f):
+    """A trained net, or what a function makes of it, and test images."""
+    return wrap(trained()), digits().test.x, digits().test.y
+
+
+NAMES = {
+    "zero_gradient", "more_steps", "random_start", "unbounded", "probabilities", "stochastic",
+    "square", "budget",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "loss"), [(plain, "margin"), (net, "ce")])
+def test_a_sound_model_is_found_sound(model, loss):
+    f, x, y = model()
+    transferred = {"noise": attacks.random_sign(x, jax.random.key(1), epsilon=EPSILON)}
+    found = findings(f, x, y, loss=loss, transferred=transferred)
+    assert set(found) == NAMES | {"transfer_noise"}
+    assert [finding for finding in found.values() if not finding.ok] == []
+
+
+def test_the_square_attack_can_be_left_out():
+    f, x, y = plain()
+    assert set(findings(f, x, y, queries=0)) == NAMES - {"square"}
+
+
+# Models that look robust and are not.
+
+
+def saturated(f):
+    return lambda x: 1e4 * f(x)
+
+
+def quantised(f):
+    return lambda x: f(jnp.round(5 * x) / 5)
+
+
+def probable(f):
+    return lambda x: jax.nn.softmax(3 * f(x))
+
+
+def noisy(f):
+    """Each call, compiled or not, adds noise to the image, drawn by the host."""
+    rng = np.random.default_rng(0)
+
+    def call(x):
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        draw = jax.pure_callback(lambda: rng.normal(size=x.shape).astype(x.dtype), shape)
+        return f(x + 0.3 * draw)
+
+    return call
+
+
+def resized(f):
+    """Each call shifts the image by other pixels; a compiled one is stuck with its first."""
+    rng = np.random.default_rng(0)
+
+    def call(x):
+        up, left = rng.integers(-2, 3, 2)
+        return f(jnp.roll(x, (up, left), axis=(1, 2)))
+
+    return call
+
+
+def keyed(f):
+    keys = iter(list(jax.random.split(jax.random.key(0), 1000)))
+    return lambda x: f(x) + jax.random.normal(next(keys), (len(x), 1))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "symptoms"),
+    [
+        (saturated, {"zero_gradient", "square", "unbounded", "transfer_core"}),
+        (quantised, {"zero_gradient", "square", "unbounded", "transfer_core"}),
+        (probable, {"probabilities"}),
+        (noisy, {"stochastic"}),
+        (resized, {"stochastic"}),
+        (keyed, {"stochastic"}),
+    ],
+)
+def test_a_masked_model_is_found_out(wrap, symptoms):
+    f, x, y = net(wrap)
+    stronger = attacks.pgd(
+        trained(), x, y, jax.random.key(0), epsilon=EPSILON, steps=10, step_size=0.02
+    )
+    found = findings(f, x, y, transferred={"core": stronger})
+    for name in symptoms:
+        assert not found[name].ok
+        assert found[name].value > found[name].limit
+    for name in {"probabilities", "stochastic", "budget"} - symptoms:
+        assert found[name].ok
+
+
+def test_a_loss_without_a_finite_gradient_is_found_out():
+    f, x, y = plain()
+    found = attacks.zero_gradient(lambda x: jnp.log(jnp.clip(f(x), 0) * 0), x, y * 0)
+    assert found.value == 1.0
+
+
+def test_a_mistake_needs_no_gradient():
+    x, y = images(10), jnp.array([0, 1] * 5)
+    constant = Partial(lambda w, x: w * jnp.ones((len(x), 2)), jnp.array([1.0, 0.0]))
+    assert attacks.zero_gradient(constant, x, y).value == 0.5
+
+
+def test_a_model_with_a_hill_in_the_way_of_small_steps_is_found_out():
+    def hilly(w, x):
+        u = linear(w, x - 0.5)
+        # Falls through zero at -0.3, after a rise between -0.05 and -0.15.
+        return u + 0.3 + jnp.exp(-(((u + 0.15) / 0.05) ** 2))
+
+    w = jnp.tile(jnp.array([[1.0], [-1.0]]), (8, 1)) / 4  # a step of 0.1 takes 0.4 from u
+    x, y = 0.5 + 0.02 * (images(50) - 0.5), jnp.ones(50, int)
+    found = findings(Partial(hilly, w), x, y)
+    assert not found["more_steps"].ok
+    assert not found["square"].ok
+    assert found["zero_gradient"].ok
+
+
+def test_a_model_that_needs_restarts_is_found_out():
+    def rugged(w, x):  # a wave on each pixel gives every start another hill to end on
+        return linear(w, x - 0.5) + 0.1 * jnp.cos(150.0 * x).sum(axis=(1, 2))
+
+    f, x = Partial(rugged, weights(1)), images(200)
+    found = findings(f, x, (f(x)[:, 0] > 0).astype(int))
+    assert not found["random_start"].ok
+    assert found["zero_gradient"].ok
+
+
+def test_regression_outputs_are_not_taken_for_probabilities():
+    x = images(200)
+    near = jax.nn.one_hot(labels(200, 3), 3) + 0.01 * jax.random.normal(jax.random.key(0), (200, 3))
+    assert attacks.probabilities(lambda x: near, x).value < 0.05
+    assert attacks.probabilities(lambda x: jax.nn.softmax(near), x).value == 1.0
+    assert attacks.probabilities(lambda x: jax.nn.softmax(near) + 0.01, x).ok
+    assert attacks.probabilities(lambda x: jax.nn.softmax(near) * jnp.array([3, -1, 1]), x).ok
+
+
+def test_rounding_is_not_randomness():
+    draws = iter((1.0, 1.0 + 1e-6, 1.0, 1.01))
+    f = Partial(linear, weights(2))
+    model, x = lambda x: next(draws) * f(x), images(20)
+    assert attacks.stochastic(model, x).ok
+    assert attacks.stochastic(model, x).value == pytest.approx(0.01, rel=1e-3)
+
+
+# The budget.
+
+
+@given(
+    st.integers(0, 100),
+    st.floats(0, 0.3),
+    st.floats(0, 0.2),
+    st.sampled_from(["linf", "l2"]),
+)
+def test_the_excess_over_the_budget_is_measured(seed, epsilon, excess, norm):
+    x = 0.5 + 0 * images(5)
+    direction = jax.random.normal(jax.random.key(seed), x.shape)
+    order = np.inf if norm == "linf" else 2
+    lengths = np.linalg.norm(direction.reshape(5, -1), ord=order, axis=1)[:, None, None, None]
+    z = x.at[3].add(((epsilon + excess) * direction / lengths)[3])
+    found = attacks.budget(x, z, epsilon=epsilon, norm=norm)
+    assert found.value == pytest.approx(excess, abs=2e-6)
+    if abs(excess - 1e-6) > 1e-6:
+        assert found.ok == (excess < 1e-6)
+
+
+def test_leaving_the_box_is_found_out_and_attacks_do_not():
+    f, x, y = Partial(smooth, weights(3)), images(20), labels(20, 3)
+    for z in (x.at[0].set(1.25), x.at[0].set(-0.25)):
+        found = attacks.budget(x, z, epsilon=2.0)
+        assert not found.ok
+        assert found.value == pytest.approx(0.25)
+    for norm in ("linf", "l2"):
+        z = attacks.pgd(f, x, y, jax.random.key(0), epsilon=0.3, steps=3, step_size=0.3, norm=norm)
+        assert attacks.budget(x, z, epsilon=0.3, norm=norm).ok
+
+
+def test_transferred_images_from_another_ball_are_found_out():
+    f, x, y = plain()
+    far = {"far": attacks.fgsm(f, x, y, epsilon=2 * EPSILON)}
+    found = findings(f, x, y, transferred=far)
+    assert found["budget"].value == pytest.approx(EPSILON, rel=1e-4)
+    assert not found["budget"].ok
+
+
+def test_images_that_do_not_fit_are_refused():
+    x = images(3)
+    with pytest.raises(ValueError, match=r"^adversarial: shape \(2, 4, 4, 1\)"):
+        attacks.budget(x, x[:2], epsilon=0.1)
+    with pytest.raises(ValueError, match=r"^adversarial: has values that are not finite"):
+        attacks.budget(x, x.at[0].set(jnp.nan), epsilon=0.1)
