@@ -20,12 +20,13 @@ from workflow.collect import Result, trusted
 BUILD = plan.ROOT / "build"
 SOURCE = BUILD / "source"
 RECORDS = plan.ROOT / "records"
+BENCHMARKS = plan.ROOT / "benchmarks" / "results"
 
 
 def prose() -> list[Path]:
     """All files, besides executed notebooks and results, that the pages are made from."""
     files = [plan.ROOT / "_config.yml", plan.ROOT / "_toc.yml", Path(__file__)]
-    for folder in (plan.ROOT / "book", RECORDS):
+    for folder in (plan.ROOT / "book", RECORDS, BENCHMARKS):
         files += [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     return sorted(p.relative_to(plan.ROOT) for p in files)
 
@@ -216,6 +217,36 @@ def claims_table(registry: claims.Registry, live: str) -> str:
     return table("claims-table", head, rows, "All claims and their verdicts")
 
 
+def benchmarks_tables(files: Iterable[Path]) -> str:
+    """What `make bench` measured, one section a machine."""
+    sections = []
+    for path in sorted(files):
+        rows = []
+        for work in json.loads(path.read_text(encoding="utf-8"))["works"].values():
+            here = work["environment"]
+            wanted = {target["peer"]: target["ratio"] for target in work["targets"]}
+            peers = [name for name in work["medians"] if name != "ntklib"]
+            rows.append(
+                [
+                    f"{html.escape(work['title'])}<br><small>commit {here['commit']}, "
+                    f"{here['date']}</small>",
+                    f"{work['medians']['ntklib']:.2f} s, {work['peak_bytes'] / 1e9:.1f} GB",
+                    "<br>".join(html.escape(name) for name in peers),
+                    "<br>".join(f"{work['ratios'][name]:.2f}" for name in peers),
+                    "<br>".join(f"{wanted[n]:.2g}" if n in wanted else "–" for n in peers),
+                    "✔ reached" if work["reached"] else "✘ not reached",
+                ]
+            )
+        title = f"{here['device']}, {here['cores']} cores, {here['machine']}"
+        packages = ", ".join(f"{name} {version}" for name, version in here["packages"].items())
+        head = ["Work", "ntklib", "Against", "Times as long", "Wanted", "All"]
+        sections.append(
+            f"## {title}\n\nPython {here['python']}, {packages}.\n\n"
+            + table("benchmarks", head, rows, f"Benchmarks on {title}")
+        )
+    return "\n\n".join(sections)
+
+
 def stage(live: str) -> None:
     """Writes the sources of the book to `build/source/`."""
     shutil.rmtree(SOURCE, ignore_errors=True)
@@ -237,6 +268,9 @@ def stage(live: str) -> None:
     generated = SOURCE / "generated"
     (generated / "claims_table.md").write_text(claims_table(registry, live), encoding="utf-8")
     (generated / "provenance.md").write_text("\n\n".join(sections), encoding="utf-8")
+    (generated / "benchmarks.md").write_text(
+        benchmarks_tables(BENCHMARKS.glob("*.json")), encoding="utf-8"
+    )
 
 
 def render() -> None:
