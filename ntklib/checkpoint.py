@@ -1,0 +1,88 @@
+"""Files from which an interrupted computation goes on.
+
+A checkpoint is one msgpack file, in flax's encoding of arrays, so reading one runs no code. It
+holds a state, and a description of the run that the state belongs to. It is replaced as a whole: a
+process that is killed leaves the last whole checkpoint, and at most a file `.NAME.partial` beside
+it, which nothing reads and the next checkpoint overwrites.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization
+
+_FORMAT = "ntklib checkpoint 1"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read, or belongs to another run."""
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 of a tree of arrays: their names in the tree, types, shapes and values."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def save(path: str | Path, run: Mapping[str, Any], state: Any) -> None:
+    """Writes a checkpoint, atomically and through to the disk.
+
+    Args:
+        path: the file, replaced if it exists. Its folder must exist.
+        run: what identifies the run: strings, numbers, and lists of them, by name.
+        state: any tree that flax can serialise, of arrays, numbers and strings.
+    """
+    path = Path(path)
+    content = {"format": _FORMAT, "run": dict(run), "state": serialization.to_state_dict(state)}
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(serialization.msgpack_serialize(content))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def load(path: str | Path, run: Mapping[str, Any], state: Any) -> Any:
+    """Reads the checkpoint of a run.
+
+    Args:
+        path: the file.
+        run: what identifies the run, as it was given to `save`.
+        state: a tree of the structure that was saved.
+
+    Returns:
+        The state that was saved, or `state` itself if there is no such file.
+
+    Raises:
+        CheckpointError: if the file is damaged, no checkpoint, or of another run, when the message
+            names what differs; or if there is no folder to save in.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise CheckpointError(f"{path}: its folder does not exist")
+    try:
+        content = serialization.msgpack_restore(path.read_bytes())
+    except FileNotFoundError:
+        return state
+    except Exception as error:  # foreign bytes can fail anywhere in the decoder
+        raise CheckpointError(f"{path}: is no checkpoint, or a damaged one: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: is no checkpoint of the format {_FORMAT!r}")
+    saved = content["run"]
+    differences = [
+        f"{name} ({saved.get(name)!r} there, {run.get(name)!r} here)"
+        for name in sorted(saved.keys() | run.keys())
+        if saved.get(name) != run.get(name)
+    ]
+    if differences:
+        raise CheckpointError(f"{path}: is of another run, with other {', '.join(differences)}")
+    return serialization.from_state_dict(state, content["state"])

@@ -1,0 +1,100 @@
+"""Networks linearised in their parameters, around a tangent point.
+
+Training and attacks take the tangent point as an argument of the compiled program, never as a
+constant in it. So models that differ only in the tangent point (checkpoints of one network) share
+what was compiled. An attack on `model` takes `bind(model.apply, variables)`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ntklib.models import Model, Variables
+
+
+def linearize(model: Model, variables: Variables, *, centered: bool) -> Model:
+    r"""The first-order expansion of a model in its parameters, around `variables`.
+
+    $f_{\mathrm{lin}}(x; \theta) = f_{\theta_0}(x) + J_{\theta_0}(x)\,(\theta - \theta_0)$, or
+    without the first term if centred. Its tangent kernel is that of the model at $\theta_0$, for
+    every $\theta$, so training it is regression with a fixed kernel; the centred one starts at
+    $f = 0$ and owes nothing to $f_{\theta_0}$. An evaluation is one forward-mode pass. Sources:
+    Lee et al. (2019); Loo et al. (2022).
+
+    Only the parameters are variables. All other collections, such as the statistics of batch
+    normalisation, stay at their values in `variables`, in inference mode, in training too.
+
+    Args:
+        model: the model, of any architecture.
+        variables: the tangent point $\theta_0$, as returned by `model.init` or a training.
+        centered: whether to leave out $f_{\theta_0}(x)$.
+
+    Returns:
+        A model whose `init` returns a copy of the tangent point, whatever the key and the inputs,
+        and whose `apply` takes variables of the structure of the model's and reads "params" only.
+        It has no infinite twin: that of `model` is the kernel of a random $\theta_0$, not of this
+        one.
+
+    Raises:
+        ValueError: if `variables` has no collection "params", or (when applied) variables do not
+            have the parameters of the tangent point.
+    """
+    if "params" not in variables:
+        raise ValueError(f"variables: has collections {sorted(variables)}; 'params' is missing")
+    tangent = jax.tree.map(jnp.array, dict(variables))
+
+    def init(_: PRNGKeyArray, __: Array) -> Variables:
+        return jax.tree.map(jnp.array, {"params": tangent["params"]})
+
+    return Model(init, Partial(_centered if centered else _linear, bind(model.apply), tangent))
+
+
+def bind(function: Callable[..., Any], *arguments: Any) -> Partial:
+    """A function with its first arguments fixed, such as `bind(model.apply, variables)`.
+
+    The result is a `jax.tree_util.Partial`, whose arrays are arguments to what is compiled for it.
+    So attacks on another network of the same architecture do not compile again. A `Partial` around
+    a `Partial` would hide the arrays of the inner one, for a linearised model the tangent point;
+    here they are joined to the outer ones.
+
+    Args:
+        function: any function; the `apply` of any model.
+        arguments: arrays, or dicts, lists and tuples of arrays, such as the model's variables.
+
+    Returns:
+        The function of the remaining arguments.
+    """
+    if isinstance(function, Partial):
+        return Partial(function.func, *function.args, *arguments, **function.keywords)
+    return Partial(function, *arguments)
+
+
+def _linear(
+    apply: Partial, tangent: Variables, variables: Variables, x: Float[Array, "n ..."]
+) -> Float[Array, "n k"]:
+    value, change = _expand(apply, tangent, variables, x)
+    return value + change
+
+
+def _centered(
+    apply: Partial, tangent: Variables, variables: Variables, x: Float[Array, "n ..."]
+) -> Float[Array, "n k"]:
+    return _expand(apply, tangent, variables, x)[1]
+
+
+def _expand(
+    apply: Partial, tangent: Variables, variables: Variables, x: Float[Array, "n ..."]
+) -> tuple[Float[Array, "n k"], Float[Array, "n k"]]:
+    r"""The two terms of the expansion, $f_{\theta_0}(x)$ and $J_{\theta_0}(x)(\theta-\theta_0)$."""
+    start, params = tangent["params"], variables.get("params")
+    if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, start):
+        raise ValueError(
+            f"variables: parameters of shapes {jax.tree.map(jnp.shape, params)} do not fit the "
+            f"tangent point's, {jax.tree.map(jnp.shape, start)}"
+        )
+    shift = jax.tree.map(jnp.subtract, params, start)
+    return jax.jvp(lambda p: apply(tangent | {"params": p}, x), (start,), (shift,))
