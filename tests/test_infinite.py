@@ -3,12 +3,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from ntklib import infinite, models
 
+TWINS = ("mlp", "cnn")
 MLP = models.get("mlp", n_classes=1)
 TWINLESS = models.from_flax(nn.Dense(1))
 
@@ -47,6 +49,13 @@ def test_blocks_change_nothing(n1, n2, block):
         np.testing.assert_allclose(value, inner(x1, second, "ntk"), rtol=1e-5)
 
 
+def test_progress_counts_the_blocks(capsys):
+    infinite.kernel(MLP, points(10), block=4)
+    assert capsys.readouterr().err == ""
+    infinite.kernel(MLP, points(10), block=4, progress=True)
+    assert "6/6" in capsys.readouterr().err
+
+
 def test_blocks_below_the_diagonal_are_mirrored_not_computed():
     calls = []
 
@@ -63,7 +72,7 @@ def test_blocks_below_the_diagonal_are_mirrored_not_computed():
 
 
 @pytest.mark.parametrize("get", ["ntk", "nngp"])
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", TWINS)
 def test_kernel_matrix_is_symmetric_and_positive(name, get):
     x = points(20, shape=(4, 4, 1))
     gram = infinite.kernel(models.get(name, n_classes=1), x, get=get, block=8)
@@ -151,6 +160,35 @@ def test_at_equals_a_fresh_fit_and_shares_the_factorisation():
     np.testing.assert_array_equal(other.at(3.0)(new), first(new))
 
 
+@settings(max_examples=10)
+@given(ridge=st.just(0.0) | st.floats(1e-3, 10), seed=st.integers(0, 2**32 - 1))
+def test_cholesky_is_the_limit_of_the_eigendecomposition(ridge, seed):
+    x, y, new = points(12, seed), targets(12, seed=seed), points(4, seed + 1)
+    spectral = infinite.Regressor(MLP, x, y, ridge=ridge)
+    direct = infinite.Regressor(MLP, x, y, ridge=ridge, solver="cholesky")
+    np.testing.assert_allclose(direct.coefficients, spectral.coefficients, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(direct(new), spectral(new), rtol=1e-3, atol=1e-4)
+
+
+def test_cholesky_finds_the_spectrum_when_it_is_needed(monkeypatch):
+    calls = []
+
+    def eigh(*args, inner=scipy.linalg.eigh):
+        calls.append(args)
+        return inner(*args)
+
+    monkeypatch.setattr(scipy.linalg, "eigh", eigh)
+    x, y, new = points(12), targets(12), points(4, seed=1)
+    direct = infinite.Regressor(MLP, x, y, solver="cholesky")
+    assert len(calls) == 0
+    early, late = direct.at(0.5), direct.at(2.0)
+    assert len(calls) == 1
+    spectral = infinite.Regressor(MLP, x, y, time=0.5)
+    np.testing.assert_array_equal(early(new), spectral(new))
+    np.testing.assert_array_equal(late.eigenvalues, spectral.eigenvalues)
+    np.testing.assert_array_equal(early.at(None).coefficients, direct.coefficients)
+
+
 def test_eigenvalues_descend_in_double_precision_and_belong_to_the_kernel():
     x = points(15)
     regressor = infinite.Regressor(MLP, x, targets(15), ridge=2.0)
@@ -171,7 +209,7 @@ def test_the_order_of_the_training_points_does_not_matter(order, time):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", TWINS)
 def test_gradient_in_the_inputs_is_that_of_finite_differences(name):
     x, y = points(8, dtype=np.float64), targets(8)
     regressor = infinite.Regressor(models.get(name, n_classes=1), x, y, time=5.0)
@@ -209,8 +247,9 @@ def test_one_compilation_serves_all_times():
 def test_a_singular_kernel_can_be_trained_on_for_a_finite_time():
     x, y = points(6), targets(6)
     x[1] = x[0]
-    with pytest.raises(ValueError, match="the kernel matrix is singular: its smallest eigenvalue"):
-        infinite.Regressor(MLP, x, y)
+    for solver in ("eigh", "cholesky"):
+        with pytest.raises(ValueError, match="kernel matrix is singular: its smallest eigenvalue"):
+            infinite.Regressor(MLP, x, y, solver=solver)
     finite = infinite.Regressor(MLP, x, y, time=50.0)
     with pytest.raises(ValueError, match="remove repeated inputs or set ridge"):
         finite.at(None)
@@ -273,7 +312,12 @@ def test_integer_inputs_are_refused():
         ({"ridge": float("nan")}, "ridge is nan"),
         ({"time": -1.0}, "time is -1.0; it must be at least 0, or None for the limit"),
         ({"time": float("nan")}, "time is nan"),
+        ({"solver": "lu"}, "solver is 'lu'; allowed: 'eigh', 'cholesky'"),
         ({"kernel_fn": lambda a, b, get: -MLP.kernel_fn(a, b)}, "singular: its smallest"),
+        (
+            {"kernel_fn": lambda a, b, get: -MLP.kernel_fn(a, b), "solver": "cholesky"},
+            "singular: its smallest",
+        ),
         (
             {"kernel_fn": lambda a, b, get: -MLP.kernel_fn(a, b), "time": 1.0},
             "not positive: its smallest eigenvalue with the ridge is -",
