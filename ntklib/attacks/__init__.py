@@ -8,9 +8,9 @@ An attack is a function `attack(logits_fn, x, y, key)` that returns images; the 
 and `square` are set with `functools.partial`.
 
 The functions are compiled once per `logits_fn`. To attack the same network at many parameters
-without compiling again, pass `jax.tree_util.Partial(model.apply, variables)`. Of a function whose
-output changes from call to call, the compiled attack may see one draw for ever: the check
-`stochastic` is there for it.
+without compiling again, pass `ntklib.linear.bind(model.apply, variables)`; the network may be a
+linearised one. Of a function whose output changes from call to call, the compiled attack may see
+one draw for ever: the check `stochastic` is there for it.
 """
 
 from ntklib.attacks.ball import Clip, Norm, random_sign
