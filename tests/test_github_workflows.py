@@ -139,7 +139,7 @@ def called(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.strip() for line in done.stdout.splitlines() if not line.startswith("==")]
 
 
-STEPS = ["make env", "ruff check", "ruff format", "mypy", "make book", "make book"]
+STEPS = ["make env", "make peers", "ruff check", "ruff format", "mypy", "make book", "make book"]
 
 
 def test_the_script_runs_every_check_and_ends_with_the_tests(run: Run) -> None:
@@ -152,11 +152,11 @@ def test_the_script_runs_every_check_and_ends_with_the_tests(run: Run) -> None:
     ("fail", "status", "last"),
     [
         ("env", 2, 0),
-        ("ruff check", 1, 1),
-        ("ruff format", 1, 2),
-        ("mypy ", 1, 3),
-        ("book", 2, 4),
-        ("again", 1, 5),
+        ("ruff check", 1, 2),
+        ("ruff format", 1, 3),
+        ("mypy ", 1, 4),
+        ("book", 2, 5),
+        ("again", 1, 6),
     ],
 )
 def test_the_script_stops_where_a_check_fails(run: Run, fail: str, status: int, last: int) -> None:
@@ -176,6 +176,11 @@ def test_root_gets_a_browser(run: Run) -> None:
     done = run(fail="nothing", ID="0")
     assert called(done)[0] == "apt-get update"
     assert called(done)[1:] == [*STEPS, "make test true"]
+
+
+def test_peers_that_fail_to_install_are_tried_twice(run: Run) -> None:
+    done = run(fail="peers")
+    assert (done.returncode, called(done)) == (2, ["make env", "make peers", "make peers"])
 
 
 def test_a_failed_installation_is_tried_twice(run: Run) -> None:

@@ -49,6 +49,15 @@ def test_blocks_change_nothing(n1, n2, block):
         np.testing.assert_allclose(value, inner(x1, second, "ntk"), rtol=1e-5)
 
 
+def test_kernel_matrix_is_exactly_symmetric_whatever_the_function_rounds():
+    def skewed(a, b, get):
+        return a[:, 0, 0] + 1.001 * b[:, 0, 0].T
+
+    for block in (2, 3, 10):
+        gram = infinite.kernel(skewed, points(10), block=block)
+        np.testing.assert_array_equal(gram, gram.T)
+
+
 def test_progress_counts_the_blocks(capsys):
     infinite.kernel(MLP, points(10), block=4)
     assert capsys.readouterr().err == ""
@@ -257,6 +266,20 @@ def test_a_singular_kernel_can_be_trained_on_for_a_finite_time():
     np.testing.assert_allclose(finite.at(1e4)(x)[0], (y[0] + y[1]) / 2, rtol=1e-2)
     ridge = infinite.Regressor(MLP, x, y, ridge=1e-2)
     assert np.isfinite(ridge(x)).all()
+
+
+@pytest.mark.parametrize("solver", ["eigh", "cholesky"])
+def test_eigenvalues_below_rounding_are_refused_in_the_limit(solver):
+    x, y = np.diag([1, 1e-4]).astype(np.float32), np.ones((2, 1))
+
+    def linear(a, b, get="ntk"):
+        return a @ b.T
+
+    with pytest.raises(
+        ValueError, match="singular: its smallest eigenvalue with the ridge is 1e-08"
+    ):
+        infinite.Regressor(linear, x, y, solver=solver)
+    infinite.Regressor(linear, x, y, solver=solver, ridge=1e-5)
 
 
 # --- malformed input ---
