@@ -10,7 +10,11 @@ from math import sqrt
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from ntklib.convolution import conv_general_dilated
 from ntklib.kernels import Stack, images
+
+# The same layer and the same values; only its derivatives are computed in another way.
+_Conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 
 
 class Stacked(nn.Module):
@@ -33,7 +37,7 @@ class Stacked(nn.Module):
                 x = nn.avg_pool(x, (2, 2), (2, 2))
                 continue
             conv = kind == "conv"
-            layer = partial(nn.Conv, kernel_size=(3, 3)) if conv else nn.Dense
+            layer = partial(_Conv, kernel_size=(3, 3)) if conv else nn.Dense
             fan_in = 9 * x.shape[-1] if conv else x.shape[-1]
             x = _Scaled(layer, self.stack.width, fan_in, self.stack, name=f"hidden_{i}")(x)
             x, i = nn.relu(x), i + 1
@@ -98,7 +102,7 @@ class Plain(nn.Module):
                     x = nn.relu(nn.Dense(width)(x.reshape(len(x), -1)))
                 case kind, width:
                     stride = 2 if kind == "conv/2" else 1
-                    x = nn.Conv(width, (3, 3), stride, use_bias=not self.batch_norm)(x)
+                    x = _Conv(width, (3, 3), stride, use_bias=not self.batch_norm)(x)
                     x = nn.relu(_norm(train)(x) if self.batch_norm else x)
         return nn.Dense(self.n_classes)(x.reshape(len(x), -1))
 
@@ -121,7 +125,7 @@ class ResNet18(nn.Module):
         self, x: Float[Array, "n ..."], train: bool = False
     ) -> Float[Array, "n {self.n_classes}"]:
         """The logits of a batch of images."""
-        x = nn.Conv(self.channels[0], (3, 3), use_bias=False)(images(x))
+        x = _Conv(self.channels[0], (3, 3), use_bias=False)(images(x))
         x = nn.relu(_norm(train)(x))
         for group, channels in enumerate(self.channels):
             for block in range(2):
@@ -140,7 +144,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        conv = partial(nn.Conv, self.channels, use_bias=False)
+        conv = partial(_Conv, self.channels, use_bias=False)
         shortcut = x
         if self.projection:
             shortcut = _norm(train)(conv((1, 1), self.stride)(x))

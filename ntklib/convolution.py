@@ -1,9 +1,13 @@
-"""Convolutions whose backward pass wastes nothing where the stride is above one.
+"""Convolutions with a backward pass that suits a CPU.
+
+XLA's own costs several times more there where strides are above one, and hundreds of times more
+for the gradient in the kernel within a loop. Derivatives of all orders and modes are possible.
 
 Arrays are channels last: images (n, *space, a), kernels (*window, a, b). Padding is one pair of
 numbers an axis of space. As in all networks, "convolution" means correlation.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -11,26 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 Strides = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 
 
-def _correlate(
-    x: Array, kernel: Array, strides: Strides, padding: Padding, precision: Any
-) -> Array:
-    last = x.ndim - 1
-    space = tuple(range(1, last))
-    dimensions = lax.ConvDimensionNumbers(
-        (0, last, *space), (last, last - 1, *range(last - 1)), (0, last, *space)
-    )
-    return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=dimensions, precision=precision
-    )
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def convolve(
     x: Float[Array, "n *space a"],
     kernel: Float[Array, "*window a b"],
@@ -39,8 +31,6 @@ def convolve(
     precision: Any = None,
 ) -> Float[Array, "n *out b"]:
     r"""The convolution $y_i = \sum_k x_{s i + k - l} W_k$, with stride s and lower padding l.
-
-    It can be differentiated in x, not in the kernel.
 
     Args:
         x: Images.
@@ -52,27 +42,69 @@ def convolve(
     Returns:
         The sums.
     """
-    return _correlate(x, kernel, strides, padding, precision)
+    return _convolve.bind(x, kernel, strides=strides, padding=padding, precision=precision)
 
 
-def _forward(x: Array, kernel: Array, *options: Any) -> tuple[Array, tuple[Array, Array]]:
-    # Of x only the shape is needed; an array without channels carries it through transformations.
-    return convolve(x, kernel, *options), (kernel, x[..., :0])
+def conv_general_dilated(
+    x: Float[Array, "n *space a"],
+    kernel: Float[Array, "*window a b"],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    *,
+    precision: Any = None,
+    **options: Any,
+) -> Float[Array, "n *out b"]:
+    """For the option of this name of `flax.linen.Conv`: on a CPU, `convolve`.
+
+    Args:
+        x: Images.
+        kernel: The weights.
+        strides: The stride along each axis of space.
+        padding: "SAME", "VALID", or zeros added below and above along each axis.
+        precision: As in `jax.lax.conv_general_dilated`, as are all other options, of which
+            `flax.linen.Conv` gives the default values for plain convolutions.
+        options: See there.
+
+    Returns:
+        The sums.
+    """
+    if jax.default_backend() != "cpu":
+        return lax.conv_general_dilated(x, kernel, strides, padding, precision=precision, **options)
+    if isinstance(padding, str):
+        window = kernel.shape[:-2]
+        padding = lax.padtype_to_pads(x.shape[1:-1], window, strides, padding)
+    pads = tuple((int(low), int(high)) for low, high in padding)
+    return convolve(x, kernel, tuple(strides), pads, precision)
 
 
-def _backward(
-    strides: Strides, padding: Padding, precision: Any, saved: tuple[Array, Array], d: Array
-) -> tuple[Array, None]:
-    """The gradient in x, by one correlation of stride 1 for each phase of the strides.
+def _correlate(
+    x: Array, kernel: Array, *, strides: Strides, padding: Padding, precision: Any
+) -> Array:
+    last = x.ndim - 1
+    space = tuple(range(1, last))
+    dimensions = lax.ConvDimensionNumbers(
+        (0, last, *space), (last, last - 1, *range(last - 1)), (0, last, *space)
+    )
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=dimensions, precision=precision
+    )
+
+
+def _abstract(x: Any, kernel: Any, **options: Any) -> jax.core.ShapedArray:
+    out = jax.eval_shape(partial(_correlate, **options), x, kernel)
+    return jax.core.ShapedArray(out.shape, out.dtype)
+
+
+def _image_cotangent(d: Array, x: Any, kernel: Array, **options: Any) -> Array:
+    """The gradient in x, by one convolution of stride 1 for each phase of the strides.
 
     Pixel s i + r of x meets the weights q + s m, where q = (r + l) mod s, in the outputs
-    i + (r + l - q) / s - m: a correlation of d with the reversed weights of phase r. XLA's own
+    i + (r + l - q) / s - m: a convolution of d with the reversed weights of phase r. XLA's own
     rule puts zeros between the pixels of d instead, and multiplies with them.
     """
-    kernel, empty = saved
-    space = empty.shape[1:-1]
+    strides, padding = options["strides"], options["padding"]
+    space = x.aval.shape[1:-1]
     counts = [-(-size // s) for size, s in zip(space, strides, strict=True)]
-    ones = (1,) * len(strides)
     phases = []
     for phase in product(*map(range, strides)):
         weights, pads = jnp.swapaxes(kernel, -1, -2), []
@@ -84,16 +116,46 @@ def _backward(
         if 0 in weights.shape:
             phases.append(jnp.zeros((len(d), *counts, weights.shape[-1]), d.dtype))
         else:
-            phases.append(_correlate(d, weights, ones, tuple(pads), precision))
-    x = jnp.stack(phases).reshape(*strides, len(d), *counts, -1)
+            ones = (1,) * len(strides)
+            phases.append(convolve(d, weights, ones, tuple(pads), options["precision"]))
+    out = jnp.stack(phases).reshape(*strides, len(d), *counts, -1)
     rank = len(strides)
     order = [i for axis in range(rank) for i in (rank + 1 + axis, axis)]
-    x = jnp.transpose(x, (rank, *order, 2 * rank + 1))
-    x = x.reshape(len(d), *(n * s for n, s in zip(counts, strides, strict=True)), x.shape[-1])
-    return x[(slice(None), *map(slice, space))], None
+    out = jnp.transpose(out, (rank, *order, 2 * rank + 1))
+    out = out.reshape(len(d), *(n * s for n, s in zip(counts, strides, strict=True)), -1)
+    return out[(slice(None), *map(slice, space))]
 
 
-convolve.defvjp(_forward, _backward)
+def _kernel_cotangent(d: Array, x: Array, kernel: Any, **options: Any) -> Array:
+    """The gradient in the kernel, as one matrix product.
+
+    XLA's own rule is a convolution whose images are the channels, which it computes without its
+    fast routines where it stands in a loop.
+    """
+    shape = kernel.aval.shape
+    seen = patches(x, shape[:-2], options["strides"], options["padding"])
+    rows, columns = seen.reshape(-1, seen.shape[-1]), d.reshape(-1, d.shape[-1])
+    return jnp.matmul(rows.T, columns, precision=options["precision"]).reshape(shape)
+
+
+def _batched(
+    arguments: tuple[Array, Array], axes: tuple[int | None, int | None], **options: Any
+) -> tuple[Array, int]:
+    x, kernel = arguments
+    along_x, along_kernel = axes
+    if along_x is None or along_kernel is not None:  # several kernels: no rule of our own
+        return jax.vmap(lambda x, k: _correlate(x, k, **options), axes)(x, kernel), 0
+    x = jnp.moveaxis(x, along_x, 0)
+    y = _convolve.bind(x.reshape(-1, *x.shape[2:]), kernel, **options)
+    return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+
+
+_convolve = Primitive("convolve")
+_convolve.def_impl(jax.jit(_correlate, static_argnames=("strides", "padding", "precision")))
+_convolve.def_abstract_eval(_abstract)
+mlir.register_lowering(_convolve, mlir.lower_fun(_correlate, multiple_results=False))
+ad.defbilinear(_convolve, _image_cotangent, _kernel_cotangent)
+batching.primitive_batchers[_convolve] = _batched
 
 
 def patches(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from ntklib.convolution import convolve, patches
+from ntklib.convolution import conv_general_dilated, convolve, patches
 
 Leaves = tuple[int, ...]  # positions among the leaves of the parameters
 
@@ -196,7 +196,9 @@ def _conv(
     module: nn.Conv, arrays: dict[str, Array], x: Array, kwargs: Any, output: Callable[[], Array]
 ) -> Parts | None:
     *window, _, _ = arrays["kernel"].shape
-    own = {"features", "kernel_size", "strides", "padding", "use_bias"}
+    own = {"features", "kernel_size", "strides", "padding", "use_bias", "conv_general_dilated"}
+    if module.conv_general_dilated not in (None, conv_general_dilated):
+        return None
     if kwargs or not _only(module, own) or x.ndim != len(window) + 2:
         return None
     steps = module.strides

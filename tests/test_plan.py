@@ -503,7 +503,7 @@ def test_the_key_does_not_change_with_what_does_not_matter(own_toy, monkeypatch)
     (own_toy / "book" / "index.md").write_text("# Other words")
     (own_toy / "profiles" / "cifar.yml").write_text("notebooks:\n")
     (own_toy / "notebooks" / "02_toy.py").write_text("")
-    (own_toy / "ntklib" / "attacks.py").touch()
+    (own_toy / "ntklib" / "claims.py").touch()
     claims = (own_toy / "book" / "claims.yml").read_text()
     (own_toy / "book" / "claims.yml").write_text(f"# A comment.\n{claims}")
     assert key_of(own_toy, monkeypatch) == before
