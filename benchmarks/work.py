@@ -184,21 +184,31 @@ def pgd() -> Work:
     model, variables, x = _conv3(1000)
     y = jax.random.randint(jax.random.key(2), (1000,), 0, 10)
     logits_fn = Partial(model.apply, variables)
-    options = {"epsilon": 8 / 255, "steps": 20, "step_size": 2 / 255}
+    ours = partial(attacks.pgd, epsilon=8 / 255, steps=20, step_size=2 / 255)
     peer = foolbox.models.JAXModel(jax.jit(lambda x: model.apply(variables, x)), bounds=(0, 1))
-    attack = foolbox.attacks.LinfPGD(steps=20, abs_stepsize=2 / 255, random_start=True)
+    theirs = foolbox.attacks.LinfPGD(steps=20, abs_stepsize=2 / 255, random_start=True)
 
-    def foolbox_attack() -> jax.Array:
-        arguments = eagerpy.astensor(x), eagerpy.astensor(y)
-        return attack.run(peer, *arguments, epsilon=8 / 255).raw
+    def foolbox_attack(batch: int) -> list[jax.Array]:
+        return [
+            theirs.run(
+                peer,
+                eagerpy.astensor(x[i : i + batch]),
+                eagerpy.astensor(y[i : i + batch]),
+                epsilon=8 / 255,
+            ).raw
+            for i in range(0, 1000, batch)
+        ]
 
+    def accuracy() -> np.ndarray:
+        key = jax.random.key(3)
+        return attacks.robust_accuracy(logits_fn, x, y, key, attack=ours, batch_size=25).robust
+
+    batches = (25, 100, 1000)
     return Work(
         "PGD-20, 1,000 images, 3-conv net",
-        {
-            "ntklib": lambda: attacks.pgd(logits_fn, x, y, jax.random.key(3), **options),
-            "foolbox (JAX)": foolbox_attack,
-        },
-        (Target("foolbox (JAX)", 1.5),),
+        {"ntklib": accuracy}
+        | {f"foolbox (JAX), batches of {b}": partial(foolbox_attack, b) for b in batches},
+        tuple(Target(f"foolbox (JAX), batches of {b}", 1.5) for b in batches),
         tolerance=None,  # the random starts differ
     )
 
