@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +55,16 @@ def _conv3(n: int) -> tuple[models.Model, Any, jax.Array]:
     model = models.get("conv3", n_classes=10)
     x = jax.random.uniform(jax.random.key(0), (n, 32, 32, 3))
     return model, jax.jit(model.init)(jax.random.key(1), x[:1]), x
+
+
+class _FlaxConv3(nn.Module):
+    """The same net with flax's own convolutions, as anybody else would write it."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for channels, stride in ((32, 1), (64, 2), (64, 2)):
+            x = nn.relu(nn.Conv(channels, (3, 3), stride)(x))
+        return nn.Dense(10)(x.mean((1, 2)))
 
 
 def _gram_flops(n: int) -> float:
@@ -119,14 +130,18 @@ def gram_256() -> Work:
     """Every implementation at a size where the gradients of all images fit."""
     model, variables, x = _conv3(256)
 
-    kernel = empirical_ntk_fn(model.apply, trace_axes=(-1,), vmap_axes=0, implementation=1)
-    peer = jax.jit(lambda x, variables: kernel(x, None, variables))
+    def peer(apply: Callable[..., jax.Array]) -> Run:
+        kernel = empirical_ntk_fn(apply, trace_axes=(-1,), vmap_axes=0, implementation=1)
+        compiled = jax.jit(lambda x, variables: kernel(x, None, variables))
+        return lambda: compiled(x, variables)
+
     return Work(
         "traced Gram, 256 images of 32x32x3, 3-conv net",
         {
             "ntklib": lambda: ntk.gram(model, variables, x),
             "torch.func": lambda: _torch_gram(variables, x, 256),
-            "neural-tangents": lambda: peer(x, variables),
+            "neural-tangents": peer(_FlaxConv3().apply),
+            "neural-tangents with ntklib's convolutions": peer(model.apply),
         },
         (
             Target("torch.func", 2),
