@@ -341,7 +341,6 @@ class Outcome:
     def as_dict(self) -> dict[str, Any]:
         """The part of a result file that the notebook knows (see `schemas/result.yml`)."""
         return {
-            "schema": 1,
             "claim": self.claim.id,
             "profile": self.profile,
             "seeds": list(self.seeds),

@@ -62,14 +62,12 @@ def registry(tmp_path):
 
 def result():
     return {
-        "schema": 1,
+        "schema": 2,
         "notebook": "01_a",
-        "claim": "T1",
         "profile": "laptop",
         "parameters": {},
         "seeds": [0, 1, 2],
-        "checks": [],
-        "verdict": "inconclusive",
+        "claims": [{"claim": "T1", "checks": [], "verdict": "inconclusive"}],
         "soundness": [],
         "measurements": {},
         "provenance": {
@@ -313,8 +311,9 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"schema": 2},
-        {"verdict": "true"},
+        {"schema": 1},
+        {"claims": []},
+        {"claims": [{"claim": "T1", "checks": [], "verdict": "true"}]},
         {"seeds": []},
         {"profile": "phone"},
         {"extra": 1},

@@ -106,13 +106,13 @@ def problems_of_code(content):
         yield f"names of figures: {names}"
 
 
-def problems_of_claim(claim, content, tree):
-    """What is wrong with the claim and its verdict."""
+def problems_of_claims(ids, content, tree):
+    """What is wrong with the claims and their verdicts."""
     loaded = re.findall(r'claims\.load\(\)\["(\w+)"\]', ast.unparse(tree).replace("'", '"'))
-    if loaded != [claim.id]:
-        yield f"loads the claims {loaded}; in the registry it is that of {claim.id}"
-    if len(calls(tree, "claims.judge")) != 1:
-        yield "does not call claims.judge once"
+    if loaded != ids:
+        yield f"loads the claims {loaded}; in the registry they are {ids}"
+    if len(calls(tree, "claims.judge")) != len(ids):
+        yield "does not call claims.judge once a claim"
     sections = [h for cell in content.cells for h in heads(cell) or [cell.source]]
     verdict = [i for i, text in enumerate(sections) if text.startswith("## Verdict")]
     judged = [i for i, text in enumerate(sections) if "claims.judge(" in text]
@@ -125,7 +125,7 @@ def problems(notebook):
     text = (plan.NOTEBOOKS / f"{notebook}.py").read_text(encoding="utf-8")
     try:
         tree = ast.parse(text)
-        claim = plan.claim_of(notebook)
+        ids = [claim.id for claim in plan.claims_of(notebook)]
         defaults = plan.defaults(notebook)
         for profile in plan.PROFILES:
             if notebook in plan._profile(profile) or profile in ("smoke", "laptop"):
@@ -138,7 +138,7 @@ def problems(notebook):
         found.append("the defaults are not those of the profile laptop")
     content = jupytext.reads(text, fmt="py:percent")
     found += [*problems_of_text(content), *problems_of_parameters(content)]
-    found += [*problems_of_code(content), *problems_of_claim(claim, content, tree)]
+    found += [*problems_of_code(content), *problems_of_claims(ids, content, tree)]
     return found
 
 
@@ -218,7 +218,7 @@ FAULTS = {
     "a bad name": ('name="fig-transfer-width"', 'name="Transfer"', "names of figures"),
     "another claim": ('["T1"]', '["T2"]', "loads the claims ['T2']"),
     "no claim": ('claims.load()["T1"]', "None", "loads the claims []"),
-    "no verdict": (JUDGE, "\nprint(\n", "does not call claims.judge once"),
+    "no verdict": (JUDGE, "\nprint(\n", "does not call claims.judge once a claim"),
     "two verdicts": (JUDGE, f"\nclaims.judge()\n{JUDGE}", "does not call claims.judge once"),
     "a verdict too early": (
         "\n# ## Setup",
@@ -254,4 +254,4 @@ def test_a_notebook_that_a_profile_lacks_is_found(missing, monkeypatch):
 def test_a_notebook_that_the_registry_lacks_is_found(monkeypatch):
     monkeypatch.setattr(plan, "registry", lambda: claims.Registry({}, ()))
     [problem] = problems("01_ntk_transfer")
-    assert problem.startswith("01_ntk_transfer: 0 claims of book/claims.yml")
+    assert problem.startswith("01_ntk_transfer: no claim of book/claims.yml")

@@ -293,7 +293,7 @@ REFUSED_FILES = {
         "book/claims.yml",
         "status: available",
         "status: planned",
-        "01_toy: 0 claims of book/claims.yml with status 'available' name it; it takes exactly one",
+        "01_toy: no claim of book/claims.yml with status 'available' names it",
     ),
     "registry: malformed": (
         "book/claims.yml",
@@ -324,13 +324,6 @@ def test_a_notebook_that_was_deleted_is_refused(own_toy, capsys, monkeypatch):
     (own_toy / NOTEBOOK).unlink()
     line = refused(own_toy, capsys, monkeypatch, "book")
     assert line == "01_toy: notebooks/01_toy.py does not exist"
-
-
-def test_two_claims_of_one_notebook_are_refused(own_toy, capsys, monkeypatch):
-    registry = (own_toy / "book" / "claims.yml").read_text()
-    second = registry[registry.index("  - id: T1") :].replace("T1", "T2")
-    (own_toy / "book" / "claims.yml").write_text(registry + second)
-    assert refused(own_toy, capsys, monkeypatch, "book").startswith("01_toy: 2 claims of")
 
 
 # What is allowed.

@@ -1,5 +1,7 @@
 """The runner, run as a reader runs it, on a small book in a folder of its own."""
 
+import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -14,7 +16,7 @@ import pytest
 import toy_book
 
 from ntklib import claims
-from workflow import collect, plan
+from workflow import collect, plan, stage
 
 NOTEBOOK = "notebooks/01_toy.py"
 EXECUTED = "build/executed/laptop/01_toy.ipynb"
@@ -346,7 +348,7 @@ FAILURES = {
     "dies": ("os._exit(1)", "cell 6 (os._exit(1)): DeadKernelError: Kernel died"),
     "stops before its end": (
         "import sys\nsys.exit(0)",
-        "0 outcomes of ntklib.claims.judge are shown, not one",
+        "ntklib.claims.judge shows outcomes of the claims [], not of ['T1']",
     ),
 }
 
@@ -368,14 +370,14 @@ def test_a_notebook_that_fails_is_told_in_two_lines(how, toy):
 
 
 OUTCOMES = {
-    "none": (lambda c: c.cells.pop(), "0 outcomes of ntklib.claims.judge are shown, not one"),
+    "none": (lambda c: c.cells.pop(), r"outcomes of the claims \[\], not of \['T1'\]"),
     "two": (
         lambda c: c.cells.append(c.cells[-1]),
-        "2 outcomes of ntklib.claims.judge are shown, not one",
+        r"outcomes of the claims \['T1', 'T1'\], not of \['T1'\]",
     ),
     "another claim": (
         lambda c: c.cells[-1].outputs[0].data[claims.MIME].update(claim="T2"),
-        "judged with claim T2, not T1",
+        r"outcomes of the claims \['T2'\], not of \['T1'\]",
     ),
     "another profile": (
         lambda c: c.cells[-1].outputs[0].data[claims.MIME].update(profile="paper"),
@@ -396,6 +398,32 @@ def test_the_outcome_is_the_one_that_was_asked_for(what, first_book, monkeypatch
     change, reason = OUTCOMES[what]
     change(content)
     with pytest.raises(ValueError, match=reason):
+        collect.collect(content)
+
+
+def test_a_notebook_may_judge_several_claims(first_book, monkeypatch):
+    toy_book.use(first_book, monkeypatch)
+    registry = plan.registry()
+    second = dataclasses.replace(registry["T1"], id="T2")
+    both = claims.Registry(registry.papers, (registry["T1"], second))
+    monkeypatch.setattr(plan, "registry", lambda: both)
+    content = nbformat.read(first_book / EXECUTED, as_version=4)
+    content.cells.append(copy.deepcopy(content.cells[-1]))
+    outcome = content.cells[-1].outputs[0].data[claims.MIME]
+    outcome.update(claim="T2", verdict="partly", measurements={"more": [1]})
+    found = collect.collect(content)
+    assert [(c["claim"], c["verdict"]) for c in found["claims"]] == [
+        ("T1", "reproduced"),
+        ("T2", "partly"),
+    ]
+    assert len(found["soundness"]) == 1  # both have the same
+    assert found["measurements"] == {"more": [1]}
+    assert plan.published() == ["01_toy"]
+    shown = stage.results_by_profile(plan.claims_of("01_toy"), {"laptop": found}, "laptop")
+    assert shown.index("T1: verdict") < shown.index("T2: gap") < shown.index("T2: verdict")
+    outcome.update(measurements={"more": [1]}, soundness=[])
+    content.cells[-2].outputs[0].data[claims.MIME].update(measurements={"more": [2]})
+    with pytest.raises(ValueError, match="two outcomes have a measurement of one name"):
         collect.collect(content)
 
 

@@ -58,14 +58,14 @@ def _book() -> None:
 
 def _run(notebook: str, profile: str, overrides: dict[str, Any]) -> Result:
     values = plan.parameters(notebook, profile, overrides)
-    plan.claim_of(notebook)
+    plan.claims_of(notebook)
     executed = plan.EXECUTED.format(notebook=notebook, profile=profile)
     result = plan.RESULT.format(notebook=notebook, profile=profile)
     with _only_run():
         _snakemake(result, {notebook: overrides})
         _, found = trusted(notebook, profile, values)
     words = {True: "holds", False: "fails", None: "undecided"}
-    for check in found["checks"]:
+    for check in (check for claim in found["claims"] for check in claim["checks"]):
         outcome = f"{check['predicate']}: {words[check['passed']]}"
         print(f"{check['name']}: {measured(check)} {outcome}")
     for finding in found["soundness"]:
@@ -75,7 +75,8 @@ def _run(notebook: str, profile: str, overrides: dict[str, Any]) -> Result:
     few = len(found["seeds"]) < claims.MINIMUM_SEEDS
     needed = f"; a verdict needs {claims.MINIMUM_SEEDS}" if few else ""
     seeds = f"seeds {found['seeds']}{needed}"
-    print(f"{found['claim']}: {found['verdict']} (profile {profile}, {seeds})")
+    for claim in found["claims"]:
+        print(f"{claim['claim']}: {claim['verdict']} (profile {profile}, {seeds})")
     print(f"notebook: {executed}")
     print(f"result: {result}")
     return found

@@ -21,7 +21,8 @@ def collect(content: nbformat.NotebookNode) -> Result:
     """The result that an executed notebook carries, in the schema of a result file.
 
     Raises:
-        ValueError: if the notebook does not carry exactly one, of its own claim and parameters.
+        ValueError: if the notebook does not carry one outcome for each of its claims, in the order
+            of the registry and for its own parameters.
     """
     about, run = content.metadata["ntklib"], content.metadata["papermill"]
     found = [
@@ -30,20 +31,29 @@ def collect(content: nbformat.NotebookNode) -> Result:
         for output in cell.get("outputs", [])
         if claims.MIME in output.get("data", {})
     ]
-    if len(found) != 1:
-        raise ValueError(f"{len(found)} outcomes of ntklib.claims.judge are shown, not one")
-    expected = {
-        "claim": plan.claim_of(about["notebook"]).id,
+    judged, own = [o["claim"] for o in found], [c.id for c in plan.claims_of(about["notebook"])]
+    if judged != own:
+        raise ValueError(f"ntklib.claims.judge shows outcomes of the claims {judged}, not of {own}")
+    for outcome in found:
+        for name in ("profile", "seeds"):
+            if outcome[name] != run["parameters"][name]:
+                raise ValueError(
+                    f"judged with {name} {outcome[name]}, not {run['parameters'][name]}"
+                )
+    findings = [f for outcome in found for f in outcome["soundness"]]
+    measured = [name for outcome in found for name in outcome["measurements"]]
+    if len(set(measured)) < len(measured):
+        raise ValueError(f"two outcomes have a measurement of one name, among {measured}")
+    verdicts = ("claim", "checks", "verdict")
+    return {
+        "schema": 2,
+        "notebook": about["notebook"],
         "profile": run["parameters"]["profile"],
         "seeds": run["parameters"]["seeds"],
-    }
-    for name, value in expected.items():
-        if found[0][name] != value:
-            raise ValueError(f"judged with {name} {found[0][name]}, not {value}")
-    return {
-        **found[0],
-        "notebook": about["notebook"],
         "parameters": run["parameters"],
+        "claims": [{name: outcome[name] for name in verdicts} for outcome in found],
+        "soundness": [f for i, f in enumerate(findings) if f not in findings[:i]],
+        "measurements": {k: v for o in found for k, v in o["measurements"].items()},
         "provenance": {
             "commit": about["commit"],
             "dirty": about["dirty"],

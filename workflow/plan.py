@@ -79,7 +79,7 @@ def published() -> list[str]:
             raise UsageError(
                 f"_toc.yml: notebooks/{claim.notebook} is missing; claim {claim.id} is available"
             )
-    return [str(claim.notebook) for claim in found]
+    return list(dict.fromkeys(str(claim.notebook) for claim in found))
 
 
 def notebooks() -> list[str]:
@@ -107,19 +107,18 @@ def notebook_named(name: str) -> str:
     raise UsageError(f"NB: notebook {name!r} is unknown; allowed: {', '.join(notebooks())}")
 
 
-def claim_of(notebook: str) -> claims.Claim:
-    """The claim of the registry that names the notebook.
+def claims_of(notebook: str) -> list[claims.Claim]:
+    """The claims of the registry that name the notebook, in its order.
 
     Raises:
-        UsageError: if none or several do.
+        UsageError: if none does.
     """
     found = [c for c in registry().claims if (c.notebook, c.status) == (notebook, "available")]
-    if len(found) != 1:
+    if not found:
         raise UsageError(
-            f"{notebook}: {len(found)} claims of book/claims.yml with status 'available' name it; "
-            "it takes exactly one"
+            f"{notebook}: no claim of book/claims.yml with status 'available' names it"
         )
-    return found[0]
+    return found
 
 
 @cache
@@ -303,13 +302,13 @@ def _sources(notebook: str) -> list[Path]:
 def key(notebook: str, values: dict[str, Any]) -> str:
     """SHA-256 of all that a result depends on.
 
-    These are the notebook, its parameters, its claim with the predicates, the library, the lock
+    These are the notebook, its parameters, its claims with the predicates, the library, the lock
     and the backend of JAX. Two results with one key are results of one program.
     """
     digest = hashlib.sha256()
     for path in _sources(notebook):
         digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
     digest.update(json.dumps(values, sort_keys=True).encode())
-    digest.update(repr(claim_of(notebook)).encode())
+    digest.update(repr(claims_of(notebook)).encode())
     digest.update(backend().encode())
     return digest.hexdigest()

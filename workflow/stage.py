@@ -67,6 +67,11 @@ def label(profile: str, live: str) -> str:
     return f"{profile} ({'live' if profile == live else 'recorded'})"
 
 
+def outcome(claim: claims.Claim, result: Result) -> dict[str, Any]:
+    """What a result says of one claim: its checks and its verdict."""
+    return next(o for o in result["claims"] if o["claim"] == claim.id)
+
+
 def reported(claim: claims.Claim) -> str:
     """What was reported, and where that is from, as HTML."""
     if claim.reported is None:
@@ -74,28 +79,41 @@ def reported(claim: claims.Claim) -> str:
     return html.escape(f"{claim.reported['text']} ({claim.reported['provenance']})")
 
 
-def verdict_line(found: dict[str, Result], live: str) -> str:
-    """The verdicts of a page, below its title."""
-    parts = [f"{label(p, live)} {claims.badge(r['verdict'])}" for p, r in found.items()]
-    return '<p class="page-verdict">' + " &nbsp; ".join(parts) + "</p>"
+def verdict_line(page_claims: Sequence[claims.Claim], found: dict[str, Result], live: str) -> str:
+    """The verdicts of a page, below its title; one line a claim."""
+    lines = []
+    for claim in page_claims:
+        parts = [
+            f"{label(p, live)} {claims.badge(outcome(claim, r)['verdict'])}"
+            for p, r in found.items()
+        ]
+        lines.append(f"{claim.id}: " + " &nbsp; ".join(parts))
+    return '<p class="page-verdict">' + "<br>".join(lines) + "</p>"
 
 
-def results_by_profile(claim: claims.Claim, found: dict[str, Result], live: str) -> str:
+def results_by_profile(
+    page_claims: Sequence[claims.Claim], found: dict[str, Result], live: str
+) -> str:
     """The checks and the measurements of every profile, side by side."""
     words = {True: "✔ holds", False: "✘ fails", None: "? undecided"}
     rows = []
-    for check in claim.checks:
-        cells = []
-        for result in found.values():
-            entry = next((c for c in result["checks"] if c["name"] == check.name), None)
-            cells.append(
-                f"{measured(entry)}<br>{html.escape(entry['predicate'])}: {words[entry['passed']]}"
-                if entry
-                else "not judged"
-            )
-        rows.append([f"{check.name}<br><small>{html.escape(check.quantity)}</small>", *cells])
-    names = dict.fromkeys(name for r in found.values() for name in r["measurements"])
-    for name in names:
+    for claim in page_claims:
+        outcomes = [outcome(claim, result) for result in found.values()]
+        for check in claim.checks:
+            cells = []
+            for of_profile in outcomes:
+                entry = next((c for c in of_profile["checks"] if c["name"] == check.name), None)
+                cells.append(
+                    f"{measured(entry)}<br>{html.escape(entry['predicate'])}: "
+                    f"{words[entry['passed']]}"
+                    if entry
+                    else "not judged"
+                )
+            name = f"{claim.id}: {check.name}<br><small>{html.escape(check.quantity)}</small>"
+            rows.append([name, *cells])
+        badges = [claims.badge(of_profile["verdict"]) for of_profile in outcomes]
+        rows.append([f"{claim.id}: verdict", *badges])
+    for name in dict.fromkeys(name for r in found.values() for name in r["measurements"]):
         entries = [r["measurements"].get(name) for r in found.values()]
         if any(isinstance(e, dict) and "interval" in e for e in entries):
             rows.append([html.escape(name), *(measured(e) if e else "–" for e in entries)])
@@ -109,12 +127,16 @@ def results_by_profile(claim: claims.Claim, found: dict[str, Result], live: str)
                 else "–"
             )
         rows.append([f"soundness: {name}", *cells])
-    rows.append(["verdict", *(claims.badge(r["verdict"]) for r in found.values())])
     head = ["Quantity", *(label(p, live) for p in found)]
-    return (
-        "## Results by profile\n\n"
-        f"Reported: {reported(claim)}. Brackets hold 95 % intervals.\n\n"
-        + table("results-by-profile", head, rows, f"Results of claim {claim.id} by profile")
+    ids = ", ".join(claim.id for claim in page_claims)
+    lines = [f"Reported for {claim.id}: {reported(claim)}." for claim in page_claims]
+    return "\n\n".join(
+        [
+            "## Results by profile",
+            *lines,
+            "Brackets hold 95 % intervals.",
+            table("results-by-profile", head, rows, f"Results by profile, {ids}"),
+        ]
     )
 
 
@@ -170,18 +192,17 @@ def as_figures(content: nbformat.NotebookNode) -> None:
                 }
 
 
-def page(claim: claims.Claim, live: str) -> nbformat.NotebookNode:
-    """The page of a claim: the executed notebook, its verdicts, results and provenance.
+def page(notebook: str, live: str) -> nbformat.NotebookNode:
+    """The page of a notebook: as executed, with verdicts, results and provenance.
 
     Raises:
         plan.BuildError: if the executed notebook or its result is not to be trusted.
     """
-    notebook = str(claim.notebook)
     content, _ = trusted(notebook, live, plan.parameters(notebook, live))
-    found = results(notebook, live)
+    found, its_claims = results(notebook, live), plan.claims_of(notebook)
     as_figures(content)
-    content.cells.insert(1, new_markdown_cell(verdict_line(found, live)))
-    content.cells.append(new_markdown_cell(results_by_profile(claim, found, live)))
+    content.cells.insert(1, new_markdown_cell(verdict_line(its_claims, found, live)))
+    content.cells.append(new_markdown_cell(results_by_profile(its_claims, found, live)))
     content.cells.append(new_markdown_cell(provenance(notebook, found, live)))
     return content
 
@@ -202,12 +223,13 @@ def claims_table(registry: claims.Registry, live: str) -> str:
             cite += f"<br><small>measured: {html.escape(quantity)}</small>"
         shown = []
         for result in found.values():
-            entry = next((c for c in result["checks"] if c["name"] == claim.headline), None)
+            checks = outcome(claim, result)["checks"]
+            entry = next((c for c in checks if c["name"] == claim.headline), None)
             shown.append(measured(entry) if entry else "–")
         rows.append(
             [
                 f'<a href="../notebooks/{claim.notebook}.html">{name}</a>{cite}',
-                "<br>".join(claims.badge(r["verdict"]) for r in found.values()),
+                "<br>".join(claims.badge(outcome(claim, r)["verdict"]) for r in found.values()),
                 "<br>".join(shown),
                 "<br>".join(label(p, live) for p in found),
                 printed,
@@ -259,12 +281,11 @@ def stage(live: str) -> None:
     )
     registry = plan.registry()
     sections = []
-    for claim in registry.claims:
-        if claim.status == "available":
-            notebook = str(claim.notebook)
-            nbformat.write(page(claim, live), SOURCE / "notebooks" / f"{notebook}.ipynb")
-            made = provenance(notebook, results(notebook, live), live)
-            sections.append(made.replace("How this page was made", f"{claim.id}. {claim.title}"))
+    for notebook in plan.published():
+        nbformat.write(page(notebook, live), SOURCE / "notebooks" / f"{notebook}.ipynb")
+        titles = "; ".join(f"{claim.id}. {claim.title}" for claim in plan.claims_of(notebook))
+        made = provenance(notebook, results(notebook, live), live)
+        sections.append(made.replace("How this page was made", titles))
     generated = SOURCE / "generated"
     (generated / "claims_table.md").write_text(claims_table(registry, live), encoding="utf-8")
     (generated / "provenance.md").write_text("\n\n".join(sections), encoding="utf-8")
