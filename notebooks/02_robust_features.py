@@ -163,6 +163,7 @@ singles = {"usefulness ρ": curve(usefulness), "robustness γ (FGSM)": curve(rob
 # Later features are averaged in groups of neighbours, which the figure shows at the middle of the
 # group. The averages are of what single features do, not of what their sum does.
 
+
 # %% tags=["hide-input"]
 def binned(outcomes, indices):
     """Places and estimates of the mean over features within bins that grow with the index."""
@@ -504,9 +505,7 @@ measured_top = {
     f"{name}, feature {i}": claims.estimate(outcomes[:, place[i]])
     for i in demo_indices
     for name, outcomes in (("usefulness", usefulness), ("robustness", robustness))
-} | {
-    f"rank correlation of index and robustness, {name}": trend_under(name) for name in longer
-}
+} | {f"rank correlation of index and robustness, {name}": trend_under(name) for name in longer}
 names = ["frequency", "index, given the frequency", "frequency, given the index"]
 for name, values in zip(names, zip(*related, strict=True), strict=True):
     measured_top[f"rank correlation of robustness and {name}"] = claims.estimate(values)

@@ -88,6 +88,7 @@ draws[0].provenance
 # %%
 base = models.get("mlp", n_classes=1, width=width, depth=depth)
 regressors = [infinite.Regressor(base, draw.train.x, draw.train.signs()) for draw in draws]
+cases = list(zip(regressors, draws, seeds, strict=True))
 times = np.geomspace(1, 1e5, 21)  # in units of 1/λ₁
 
 # %% [markdown]
@@ -118,7 +119,7 @@ def along_time(regressor, draw, seed):
     return np.array([measure(regressor.at(stop).logits_fn, draw, seed) for stop in stops])
 
 
-kernel = np.array([along_time(*arguments) for arguments in zip(regressors, draws, seeds)])
+kernel = np.array([along_time(*arguments) for arguments in cases])
 kernel = dict(zip(("clean", "FGSM", "PGD"), np.moveaxis(kernel, 2, 0), strict=True))
 
 # %% [markdown]
@@ -133,23 +134,26 @@ relative_step = 1.5  # in units of n / λ₁
 stops = np.unique(np.geomspace(1, steps, 10).astype(int))
 
 
+# %%
 def train(regressor, draw, seed):
     """What the network does after the steps of `stops`, and how far its parameters moved."""
     start = network.init(jax.random.key(seed), draw.train.x[:1])
     kept = {}
     optimizer = optax.sgd(relative_step * n_train / regressor.eigenvalues[0])
-    keep = lambda step, now: kept.update({step: now}) if step in stops else None
-    training.fit(
-        network, start, draw.train, jax.random.key(seed),
-        epochs=steps, optimizer=optimizer, on_step=keep,
-    )  # fmt: skip
+
+    def keep(step, variables):
+        if step in stops:
+            kept[step] = variables
+
+    run = network, start, draw.train, jax.random.key(seed)
+    training.fit(*run, epochs=steps, optimizer=optimizer, on_step=keep)
     moved = optax.tree.norm(optax.tree.sub(kept[steps], start)) / optax.tree.norm(start)
     nets = [Partial(network.apply, kept[step]) for step in stops]
     return np.array([measure(net, draw, seed) for net in nets]), float(moved)
 
 
 # %%
-finite, moved = zip(*(train(*a) for a in zip(regressors, draws, seeds)), strict=True)
+finite, moved = zip(*(train(*a) for a in cases), strict=True)
 finite = dict(zip(("clean", "FGSM", "PGD"), np.moveaxis(finite, 2, 0), strict=True))
 
 # %% [markdown]
@@ -220,16 +224,15 @@ plots.show(
 # %%
 peak = int(kernel["PGD"][0].mean(1).argmax())
 peak_time = None if peak == len(times) else float(times[peak] / regressors[0].eigenvalues[0])
+stopped_there, images = regressors[0].at(peak_time).logits_fn, (draws[0].test.x, draws[0].test.y)
+at_the_end = attacks.fgsm(regressors[0].logits_fn, *images, epsilon=epsilon)
 findings = attacks.soundness(
-    regressors[0].at(peak_time).logits_fn,
-    draws[0].test.x,
-    draws[0].test.y,
+    stopped_there,
+    *images,
     jax.random.key(seeds[0]),
     epsilon=epsilon,
     steps=10,
-    transferred={"network": attacks.fgsm(
-        Partial(network.apply, network.init(jax.random.key(0), draws[0].train.x[:1])),
-        draws[0].test.x, draws[0].test.y, epsilon=epsilon)},
+    transferred={"the end of training": at_the_end},
 )
 
 # %% [markdown]

@@ -140,6 +140,7 @@ def robustness(
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} is out of range; it is a whole number >= 1")
     outcomes, size = usefulness(regressor, groups, x, y), min(batch_size, len(x))
+    x, y = np.asarray(x), np.asarray(y)
     for row, members in zip(outcomes, tqdm(groups, disable=not progress), strict=True):
         right = np.flatnonzero(row)  # the others are mistakes already
         if len(right) == 0:

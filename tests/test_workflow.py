@@ -283,7 +283,7 @@ TAMPERED = {
         f"{RESULT} is not its result",
     ),
     "the result's verdict": (
-        edit_result(lambda r: r.update(verdict="partly")),
+        edit_result(lambda r: r["claims"][0].update(verdict="partly")),
         f"{RESULT} is not its result",
     ),
     "a field of the result": (edit_result(lambda r: r.pop("seeds")), "'seeds' is a required"),

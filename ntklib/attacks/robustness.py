@@ -77,6 +77,7 @@ def robust_accuracy(
         raise ValueError(f"batch_size: {batch_size} is out of range; it is a whole number >= 1")
     size = -(-n // -(-n // batch_size))  # of the fewest batches of one size
     outcomes = np.empty((2, n), bool)
+    x, y = np.asarray(x), np.asarray(y)
 
     def decide(start: int) -> None:
         # Indices past the end repeat the last point; what they add is cut off.
