@@ -156,9 +156,6 @@ def curve(outcomes):
     return [claims.estimate(outcomes[:, i]) for i in range(outcomes.shape[1])]
 
 
-singles = {"usefulness ρ": curve(usefulness), "robustness γ (FGSM)": curve(robustness)}
-
-
 # %% [markdown]
 # Later features are averaged in groups of neighbours, which the figure shows at the middle of the
 # group. The averages are of what single features do, not of what their sum does.
@@ -206,13 +203,13 @@ with plots.style():
     points = axes.scatter(
         usefulness[:, 1:].mean((0, 2)),
         robustness[:, 1:].mean((0, 2)),
-        c=np.log10(indices[1:]),
+        c=indices[1:],
+        norm="log",
         cmap="viridis",
         s=14,
         marker="o",
     )
-    bar = figure.colorbar(points, ticks=[0, 1, 2, 3], label="index of the feature")
-    bar.set_ticks(bar.get_ticks(), labels=[f"{10**t:.0f}" for t in bar.get_ticks()])
+    figure.colorbar(points, label="index of the feature", format="%d")
     axes.set(xlabel="usefulness", ylabel="robustness (FGSM)", ylim=(-0.02, None))
 plots.show(
     figure,
@@ -251,7 +248,8 @@ examples = np.where(not_robust[0], usefulness[0].mean(1), -1).argsort()[::-1]
 # %% tags=["hide-input"]
 regressor, test = regressors[0], draws[0].test
 bottom = int(indices[-1])
-shown = [1, 2, 5, min(25, bottom), bottom] + [int(indices[i]) for i in examples[:2]]
+shown = [1, 2, 5, min(25, bottom), bottom]
+shown += [int(i) for i in indices[examples] if i not in shown][:2]
 places = np.concatenate([np.flatnonzero(test.y == c)[:2] for c in (0, 1)])
 with plots.style():
     figure, axes = plt.subplots(len(places), 1 + len(shown), figsize=(9, 4.8))
@@ -482,6 +480,9 @@ findings = attacks.soundness(
 
 # %% [markdown]
 # ## Verdict
+#
+# A rank correlation may lie outside its own interval: the bootstrap adds noise to noise, which
+# shuffles close ranks and pulls the correlation towards zero.
 
 
 # %%
@@ -566,7 +567,10 @@ Markdown(
     f"All features together are right on {whole[0]} of the images, and on {whole[1]} under one "
     f"step and {measured_useful['accuracy, all features, PGD-10']} under ten. The most robust head "
     f"has {best_size:.0f} features; what comes after it costs {lost} in accuracy under attack and "
-    f"gains {gained} on clean images. Brackets hold 95 % intervals."
+    f"gains {gained} on clean images. Given a feature's index, its frequency has a partial rank "
+    f"correlation of {claims.estimate([r[2] for r in related])} with its robustness; given the "
+    f"frequency, the index has {claims.estimate([r[1] for r in related])}. "
+    "Brackets hold 95 % intervals."
 )
 
 # %% [markdown]

@@ -112,12 +112,6 @@ accuracy = {
 }
 
 
-# %%
-def dimensions(values):
-    """An estimate for each dimension k."""
-    return [claims.estimate(values[:, k]) for k in range(values.shape[1])]
-
-
 # %% [markdown]
 # The kernel that pools is compared with all others on the first images of the same draws.
 
@@ -125,7 +119,7 @@ def dimensions(values):
 pooled = models.get("myrtle", n_classes=1, depth=5)
 
 
-def with_pooling(draw, regressor):
+def with_pooling(draw):
     """Overlaps of the pooled kernel's eigenspaces with those of the others, by architecture."""
     few = slice(0, n_pooled)
     _, vectors = np.linalg.eigh(np.asarray(infinite.kernel(pooled, draw.train.x[few]), float))
@@ -136,16 +130,14 @@ def with_pooling(draw, regressor):
     return found
 
 
-pooled_overlaps = [with_pooling(d, r) for d, r in zip(draws, regressors, strict=True)]
+pooled_overlaps = [with_pooling(draw) for draw in draws]
 
 # %% tags=["hide-input"]
 with plots.style():
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
     for number, (a, b) in enumerate(pairs):
-        values = dimensions(overlaps[:, number])
-        panels[0].plot(
-            range(1, n_train + 1), [e.value for e in values], marker="", label=f"{a}, {b}"
-        )
+        values = np.median(overlaps[:, number], 0)
+        panels[0].plot(range(1, n_train + 1), values, marker="", label=f"{a}, {b}")
     for name in architectures:
         values = np.array([found[name] for found in pooled_overlaps])
         panels[1].plot(
@@ -165,7 +157,8 @@ plots.show(
     f"k = {top} it is between {overlaps[:, :, top - 1].min():.2f} and "
     f"{overlaps[:, :, top - 1].max():.2f}, where random spaces have {top / n_train:.2f}.",
     caption=f"Medians over seeds. The grey line is at k = {top}, where the claim is judged. Right: "
-    "the kernel that pools, on fewer images.",
+    "the kernel that pools, on fewer images. Where two eigenvectors change places, the spaces "
+    "differ at the dimension in between and agree again after it.",
 )
 
 # %% [markdown]
@@ -182,7 +175,7 @@ def robustness(name):
     rows = [
         features.robustness(
             r[name], indices, d.test.x, d.test.y, jax.random.key(seed), attack=fgsm, batch_size=10
-        )  # small batches, as the kernel of the convolutional network is over pairs of pixels
+        )  # small batches, as the convolutional kernel holds every pixel of every pair of images
         for r, d, seed in cases
     ]
     return np.array(rows)
@@ -225,7 +218,7 @@ plots.show(
 # ## Attacks on features transfer
 #
 # The head (features 0 to 9) of one architecture is attacked, and the images are given to the head
-# of another; and the same with all features.
+# of another; and the same with all features. Random signs of the same size show what noise does.
 
 # %%
 groups = {"head": range(top), "all features": range(n_train)}
@@ -233,11 +226,12 @@ groups = {"head": range(top), "all features": range(n_train)}
 
 def attacked(group):
     """Which images each architecture (second axis) classifies that were made on another (first)."""
-    cells = np.empty((len(architectures), len(architectures), len(seeds), n_test), bool)
-    for s, (r, d) in enumerate(zip(regressors, draws, strict=True)):
+    cells = np.empty((len(architectures) + 1, len(architectures), len(seeds), n_test), bool)
+    for s, (r, d, seed) in enumerate(cases):
         functions = [features.logits_fn(r[name], group, unit=True) for name in architectures]
-        for i, source in enumerate(functions):
-            x = attacks.fgsm(source, d.test.x, d.test.y, epsilon=epsilon)
+        made = [attacks.fgsm(f, d.test.x, d.test.y, epsilon=epsilon) for f in functions]
+        made.append(attacks.random_sign(d.test.x, jax.random.key(seed), epsilon=epsilon))
+        for i, x in enumerate(made):
             for j, target in enumerate(functions):
                 cells[i, j, s] = attacks.correct(target(x), d.test.y)
     return np.array([[claims.estimate(cell).value for cell in row] for row in cells])
@@ -254,17 +248,19 @@ with plots.style():
             colour = "w" if value > 0.6 else "k"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour)
         axes.set_xticks(range(len(architectures)), architectures)
-        axes.set_yticks(range(len(architectures)), architectures)
+        axes.set_yticks(range(len(matrix)), [*architectures, "noise"])
         axes.set(title=name, xlabel="classifies", ylabel="attacked")
         axes.grid(visible=False)
-own = transfer["all features"].diagonal()
-cross = transfer["all features"][~np.eye(len(architectures), dtype=bool)]
+*crafted, noise = transfer["all features"]
+own = np.diagonal(crafted)
+cross = np.array(crafted)[~np.eye(len(architectures), dtype=bool)]
 plots.show(
     figure,
     name="fig-shared-transfer",
     alt="Two matrices of accuracies, the architecture attacked by row and the one that classifies "
     f"by column. With all features, attacks on the architecture itself leave {own.min():.2f} to "
-    f"{own.max():.2f} and attacks on another {cross.min():.2f} to {cross.max():.2f}.",
+    f"{own.max():.2f}, attacks on another {cross.min():.2f} to {cross.max():.2f}, and noise "
+    f"{noise.min():.2f} to {noise.max():.2f}.",
     caption=f"Accuracy on FGSM images at ε = {epsilon:.3g}, medians over seeds.",
 )
 

@@ -96,6 +96,12 @@ def results_by_profile(
 ) -> str:
     """The checks and the measurements of every profile, side by side."""
     words = {True: "✔ holds", False: "✘ fails", None: "? undecided"}
+    printed = {
+        name: f"{value:.2f}"
+        for claim in page_claims
+        for name, value in (claim.reported or {}).get("values", {}).items()
+    }
+    blank = ["–"] if printed else []
     rows = []
     for claim in page_claims:
         outcomes = [outcome(claim, result) for result in found.values()]
@@ -110,13 +116,15 @@ def results_by_profile(
                     else "not judged"
                 )
             name = f"{claim.id}: {check.name}<br><small>{html.escape(check.quantity)}</small>"
-            rows.append([name, *cells])
+            rows.append([name, *cells, *blank])
         badges = [claims.badge(of_profile["verdict"]) for of_profile in outcomes]
-        rows.append([f"{claim.id}: verdict", *badges])
+        rows.append([f"{claim.id}: verdict", *badges, *blank])
     for name in dict.fromkeys(name for r in found.values() for name in r["measurements"]):
         entries = [r["measurements"].get(name) for r in found.values()]
         if any(isinstance(e, dict) and "interval" in e for e in entries):
-            rows.append([html.escape(name), *(measured(e) if e else "–" for e in entries)])
+            shown = [measured(e) if e else "–" for e in entries]
+            reported_value = [printed.get(name, "–")] if printed else []
+            rows.append([html.escape(name), *shown, *reported_value])
     for name in dict.fromkeys(f["name"] for r in found.values() for f in r["soundness"]):
         cells = []
         for result in found.values():
@@ -126,8 +134,8 @@ def results_by_profile(
                 if entry
                 else "–"
             )
-        rows.append([f"soundness: {name}", *cells])
-    head = ["Quantity", *(label(p, live) for p in found)]
+        rows.append([f"soundness: {name}", *cells, *blank])
+    head = ["Quantity", *(label(p, live) for p in found), *(["reported"] if printed else [])]
     ids = ", ".join(claim.id for claim in page_claims)
     lines = [f"Reported for {claim.id}: {reported(claim)}." for claim in page_claims]
     return "\n\n".join(
