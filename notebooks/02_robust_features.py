@@ -29,7 +29,8 @@ useful
 # A network of infinite width, trained to the end, predicts $f(x) = \Theta(x, X)\,\Theta^{-1} Y$,
 # where $\Theta = \Theta(X, X)$ is the neural tangent kernel (NTK) on the training images $X$ with
 # labels $Y = \pm 1$. With the eigenvectors $v_i$ of $\Theta$ and its eigenvalues
-# $\lambda_1 \ge \lambda_2 \ge \dots$ this function is a sum with one term for each eigenvector,
+# $\lambda_0 \ge \lambda_1 \ge \dots$, counted from 0 as in the official demo, this function is a
+# sum with one term for each eigenvector,
 #
 # $$f = \sum_i f^{(i)}, \qquad
 # f^{(i)}(x) = \lambda_i^{-1}\, \Theta(x, X)\, v_i\, (v_i^\top Y) .$$

@@ -39,8 +39,9 @@ claim
 #
 # What holds for infinite width should hold for a wide network in the lazy regime, at the same
 # time, up to an error that vanishes with the width. Gradient descent with step $\eta$ on the mean
-# over $n$ images has reached the time $t = \eta\,\mathrm{steps}/n$. In units of $1/\lambda_1$ a
-# step of $\eta = c\,n/\lambda_1$ is a time of $c$.
+# over $n$ images has reached the time $t = \eta\,\mathrm{steps}/n$. Times are given in units of
+# $1/\lambda_1$, with the largest eigenvalue $\lambda_1$: a step of $\eta = c\,n/\lambda_1$ is a
+# time of $c$.
 #
 # ## Parameters
 #
