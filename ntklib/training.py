@@ -1,7 +1,8 @@
 """Training of finite and linearised networks: standard, adversarial, and resumable."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from itertools import product
@@ -40,6 +41,7 @@ class History:
         clean_loss: the loss of the clean steps before the adversarial ones; empty unless
             `clean_first`.
         clean_accuracy: the accuracy on the same batches.
+        kept: the variables after the epochs that `fit` was asked to keep, by epoch.
     """
 
     variables: Variables
@@ -47,6 +49,7 @@ class History:
     accuracy: list[float] = field(default_factory=list)
     clean_loss: list[float] = field(default_factory=list)
     clean_accuracy: list[float] = field(default_factory=list)
+    kept: dict[int, Variables] = field(default_factory=dict)
 
 
 def fit(
@@ -63,7 +66,9 @@ def fit(
     clean_first: bool = False,
     on_epoch: Callable[[int, Variables], None] | None = None,
     on_step: Callable[[int, Variables], None] | None = None,
+    keep: Collection[int] = (),
     checkpoint: str | Path | None = None,
+    store: str | Path | None = None,
     progress: bool = False,
 ) -> History:
     r"""Minimises the mean loss $\frac1b\sum_{i} \ell(f(x_i), y_i)$ of batches of size $b$.
@@ -99,10 +104,14 @@ def fit(
         on_epoch: called after each epoch with its number, from 1, and a copy of the variables.
         on_step: called after each update with its number, from 1 and counted over all epochs, and
             a copy of the variables.
+        keep: epochs after which the variables are kept in `History.kept`; 0 is the start.
         checkpoint: a file that holds the state after the last whole epoch. If it exists, training
             goes on from there, to the same bits as without the interruption; the callbacks are
             called for what remains, and anew for an epoch that was cut off. `epochs` may grow; all
             else must be as it was.
+        store: a folder of checkpoints of many runs, created if need be. Each has the name of its
+            run, a hash of its data, program and key, so that a run found there goes on, and is not
+            repeated if it is complete.
         progress: whether to show a progress bar, if there is a terminal.
 
     Returns:
@@ -120,6 +129,10 @@ def fit(
     _check(model, variables, data, epochs, batch_size)
     if clean_first and adversary is None:
         raise ValueError("clean_first: is True without an adversary; give one, or leave it False")
+    if not all(0 <= epoch <= epochs for epoch in keep):
+        raise ValueError(f"keep: {sorted(keep)} has epochs out of range; they are 0 to {epochs}")
+    if checkpoint is not None and store is not None:
+        raise ValueError("checkpoint, store: both are given; give one")
     key_order, key_attack = jax.random.split(key)
     update = partial(
         _update,
@@ -134,12 +147,15 @@ def fit(
     adversaries = (None, adversary) if clean_first else (adversary,)
 
     state = dict(variables), optimizer.init(variables["params"])
-    history = History(variables)
-    if checkpoint is not None:
-        run = _identity(update, state, adversaries, batch_size, key)
+    # Epochs that are still to come hold the start until then.
+    history = History(variables, kept={epoch: dict(variables) for epoch in sorted(keep)})
+    if checkpoint is not None or store is not None:
+        run = _identity(update, state, adversaries, batch_size, key, keep)
+        checkpoint = checkpoint or _path(store, run | {"epochs": epochs})
         saved = checkpoints.load(checkpoint, run, _content(state, history))
         state = saved["variables"], saved["optimizer"]
         history = History(variables, **{k: v.tolist() for k, v in saved["history"].items()})
+        history.kept = {int(epoch): kept for epoch, kept in saved["kept"].items()}
         if len(history.loss) > epochs:
             raise ValueError(f"epochs: {epochs} is less than the {len(history.loss)} of checkpoint")
     state = jax.tree.map(jnp.array, state)  # a copy: `update` overwrites its arguments
@@ -158,6 +174,8 @@ def fit(
             measured = jax.device_get(measured)  # the only wait for the device in an epoch
             _stop_if_diverged(measured, epoch, last_step)
             _record(history, measured, [len(batch) for batch in batches])
+            if epoch in keep:
+                history.kept[epoch] = jax.tree.map(jnp.copy, state[0])
             if on_epoch is not None:
                 on_epoch(epoch, jax.tree.map(jnp.copy, state[0]))
             if checkpoint is not None:
@@ -257,8 +275,21 @@ def _record(history: History, measured: list[dict[str, Any]], sizes: list[int]) 
 
 def _content(state: tuple[Variables, optax.OptState], history: History) -> dict[str, Any]:
     """What a checkpoint holds."""
-    courses = {f.name: np.array(getattr(history, f.name)) for f in fields(History)[1:]}
-    return {"variables": state[0], "optimizer": state[1], "history": courses}
+    names = ("loss", "accuracy", "clean_loss", "clean_accuracy")
+    return {
+        "variables": state[0],
+        "optimizer": state[1],
+        "history": {name: np.array(getattr(history, name)) for name in names},
+        "kept": {str(epoch): variables for epoch, variables in history.kept.items()},
+    }
+
+
+def _path(store: str | Path | None, run: dict[str, Any]) -> Path:
+    """Where the checkpoint of a run lies in a store."""
+    assert store is not None
+    folder = Path(store)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:32]}.msgpack"
 
 
 def _identity(
@@ -267,6 +298,7 @@ def _identity(
     adversaries: tuple[Attack | None, ...],
     batch_size: int,
     key: PRNGKeyArray,
+    keep: Collection[int],
 ) -> dict[str, Any]:
     """What must be the same for a run to be the same to the last bit, but for its length."""
     apply, _, x, y, _ = update.args
@@ -282,6 +314,7 @@ def _identity(
         "batch_size": batch_size,
         "clean_first": len(adversaries) == 2,
         "data": checkpoints.digest((x, y)),
+        "keep": sorted(keep),
         "jax": f"{jax.__version__} on {jax.default_backend()}",
         "key": jax.random.key_data(key).tolist(),
         "loss": update.keywords["loss"],

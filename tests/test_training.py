@@ -139,6 +139,8 @@ def test_divergence_stops_with_the_step_the_loss_and_the_learning_rate(rate):
         ({"batch_size": 0}, "batch_size: 0 is out of range"),
         ({"batch_size": 41}, "batch_size: 41 is out of range; it is from 1 to 40"),
         ({"clean_first": True}, "clean_first: is True without an adversary"),
+        ({"keep": [4]}, r"keep: \[4\] has epochs out of range; they are 0 to 3"),
+        ({"checkpoint": "a", "store": "b"}, "checkpoint, store: both are given; give one"),
     ],
 )
 def test_bad_arguments_are_named(options, message):
@@ -439,6 +441,7 @@ def test_epochs_may_grow(tmp_path):
         ({"variables": normalised().init(jax.random.key(2), split().x)}, "variables"),
         ({"optimizer": optax.sgd(0.2)}, "model, optimizer or adversary"),
         ({"adversary": PGD}, "model, optimizer or adversary"),
+        ({"keep": [1]}, r"keep \(\[\] there, \[1\] here\)"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(ten_steps, options, name):
@@ -453,6 +456,33 @@ def ten_steps(tmp_path_factory):
     path = tmp_path_factory.mktemp("training") / "run"
     resumable.fit(path, 1)
     return path
+
+
+def test_a_store_has_one_file_a_run_and_repeats_none(tmp_path):
+    options = {"store": tmp_path / "of" / "runs", "keep": [2, 0]}
+
+    def stop(step, variables):
+        if step == 10:  # in the third epoch, of 4 steps each
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resumable.fit(None, 3, on_step=stop, **options)
+    steps = []
+    first = resumable.fit(None, 3, on_step=lambda step, v: steps.append(step), **options)
+    again = resumable.fit(None, 3, on_step=lambda step, v: steps.append(step), **options)
+    assert steps == list(range(9, 13))
+    plain = resumable.fit(None, 3, keep=[0, 2])
+    start = resumable.normalised().init(jax.random.key(1), split(n=16).x)
+    for history in (first, again, plain):
+        assert bits(history) == bits(plain)
+        assert list(history.kept) == [0, 2]
+        np.testing.assert_array_equal(flat(history.kept[0]), flat(start))
+        after_two = resumable.fit(None, 2).variables
+        np.testing.assert_array_equal(flat(history.kept[2]), flat(after_two))
+    resumable.fit(None, 3, **options | {"keep": []})
+    resumable.fit(None, 1, **options | {"keep": []})
+    resumable.fit(None, 1, **options | {"keep": []}, key=jax.random.key(1))
+    assert len(list((tmp_path / "of" / "runs").iterdir())) == 4
 
 
 def test_a_diverged_epoch_is_not_kept(tmp_path):
