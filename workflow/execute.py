@@ -1,6 +1,7 @@
 """Executes one notebook: `python -m workflow.execute NOTEBOOK PROFILE PARAMETERS` (as JSON)."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,7 @@ def execute(notebook: str, profile: str, values: dict[str, Any]) -> None:
         "bar_format": "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}",
         "file": sys.stderr,
     }
+    os.environ["NTKLIB_STORE"] = str(plan.ROOT / "build" / "trained")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "source.ipynb")
         nbformat.write(_source(notebook, values), source)

@@ -255,21 +255,24 @@ def benchmarks_tables(files: Iterable[Path]) -> str:
         for work in json.loads(path.read_text(encoding="utf-8"))["works"].values():
             here = work["environment"]
             wanted = {target["peer"]: target["ratio"] for target in work["targets"]}
-            peers = [name for name in work["medians"] if name != "ntklib"]
+            ratios = [
+                f"{ratio:.2f} {html.escape(name)}"
+                + (f" (wanted {wanted[name]:.2g})" if name in wanted else "")
+                for name, ratio in work["ratios"].items()
+                if name != "ntklib"
+            ]
             rows.append(
                 [
                     f"{html.escape(work['title'])}<br><small>commit {here['commit']}, "
                     f"{here['date']}</small>",
-                    f"{work['medians']['ntklib']:.2f} s, {work['peak_bytes'] / 1e9:.1f} GB",
-                    "<br>".join(html.escape(name) for name in peers),
-                    "<br>".join(f"{work['ratios'][name]:.2f}" for name in peers),
-                    "<br>".join(f"{wanted[n]:.2g}" if n in wanted else "–" for n in peers),
+                    f"{work['medians']['ntklib']:.3g} s, {work['peak_bytes'] / 1e9:.1f} GB",
+                    "<br>".join(ratios),
                     "✔ reached" if work["reached"] else "✘ not reached",
                 ]
             )
         title = f"{here['device']}, {here['cores']} cores, {here['machine']}"
         packages = ", ".join(f"{name} {version}" for name, version in here["packages"].items())
-        head = ["Work", "ntklib", "Against", "Times as long", "Wanted", "All"]
+        head = ["Work", "ntklib", "Times as long: peer", "All"]
         sections.append(
             f"## {title}\n\nPython {here['python']}, {packages}.\n\n"
             + table("benchmarks", head, rows, f"Benchmarks on {title}")
