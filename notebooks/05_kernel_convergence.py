@@ -235,6 +235,8 @@ with plots.style():
         plots.band(left, steps, curve(values), kind)
         left.axhline(within[kind].mean(), color=colour, linewidth=1, linestyle=":")
         plots.band(right, steps[1:], curve(speed(kind)[:, :epochs]), kind)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     left.set(xlabel="epoch", ylabel="distance to the final kernel")
     right.set(xlabel="epoch", ylabel="velocity (distance per epoch)", yscale="log")
     left.legend()
@@ -261,6 +263,7 @@ with plots.style():
     for kind, values in sorted(towards.items()):
         plots.band(axes, steps, curve(values), kind)
     axes.axvline(half, color="0.6", linewidth=1)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="epoch", ylabel="distance to the final kernel of AT")
     axes.legend()
 plots.show(
@@ -270,7 +273,8 @@ plots.show(
     "standard and switched training. The switched run goes from "
     f"{np.median(towards['switched'][:, half]):.3f} at the switch to "
     f"{np.median(towards['switched'][:, -1]):.3f} at the end.",
-    caption="The grey line is the switch.",
+    caption="Distance to the kernel in which adversarial training of the same start ends. The grey "
+    "line is the switch.",
 )
 
 # %% [markdown]
@@ -361,6 +365,8 @@ measurements = {
         ("adversarial", "plain adversarial"),
     )
 }
+
+# %%
 measurements["distance between kinds from one start, by that of two orders of the batches"] = (
     claims.estimate(kinds_apart / orders_apart)
 )
