@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import html
 import json
 import os
 import shutil
@@ -425,6 +426,40 @@ def test_a_notebook_may_judge_several_claims(first_book, monkeypatch):
     content.cells[-2].outputs[0].data[claims.MIME].update(measurements={"more": [2]})
     with pytest.raises(ValueError, match="two outcomes have a measurement of one name"):
         collect.collect(content)
+
+
+def test_numbers_that_were_reported_stand_beside_ours(first_book, monkeypatch):
+    toy_book.use(first_book, monkeypatch)
+    found = claims.read_result(first_book / RESULT)
+    found["measurements"] = {
+        name: claims.estimate([0.5]).as_dict() for name in ("accuracy", "another")
+    }
+    claim = plan.registry()["T1"]
+    plain = stage.results_by_profile([claim], {"laptop": found}, "laptop")
+    assert "reported</th>" not in plain
+    printed = {"text": "a half", "provenance": "a demo", "values": {"accuracy": 0.25}}
+    claim = dataclasses.replace(claim, reported=printed)
+    shown = stage.results_by_profile([claim], {"laptop": found}, "laptop")
+    assert '<th scope="col">reported</th>' in shown
+    rows = {row.split("</th>")[0]: row for row in shown.split('<th scope="row">')[1:]}
+    assert rows["accuracy"].count("<td>") == 2
+    assert "<td>0.25</td>" in rows["accuracy"]
+    assert all("<td>–</td>" in row for name, row in rows.items() if name != "accuracy")
+
+
+def test_the_page_of_benchmarks_has_each_ratio_beside_its_peer(tmp_path):
+    [path] = (plan.ROOT / "benchmarks" / "results").glob("cpu-2.json")
+    content = json.loads(path.read_text())
+    shown = stage.benchmarks_tables([path])
+    for work in content["works"].values():
+        assert work["title"] in shown
+        for name, ratio in work["ratios"].items():
+            assert name == "ntklib" or f"{ratio:.2f} {html.escape(name)}" in shown
+    assert shown.count("✔ reached") == sum(w["reached"] for w in content["works"].values())
+    assert "not reached" not in shown
+    next(iter(content["works"].values()))["reached"] = False
+    (tmp_path / "slow.json").write_text(json.dumps(content))
+    assert "✘ not reached" in stage.benchmarks_tables([tmp_path / "slow.json"])
 
 
 def test_a_notebook_that_fails_never_reaches_the_book(built):
