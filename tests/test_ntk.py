@@ -1,8 +1,10 @@
 import importlib
 import os
+import re
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import flax.linen as nn
@@ -142,6 +144,32 @@ def test_trace_is_the_mean_over_outputs(x64, conv):
     np.testing.assert_allclose(ntk.gram(model, variables, x), np.mean(single, axis=0), rtol=1e-10)
 
 
+def least_memory(call):
+    """The least that is not refused."""
+    with pytest.raises(ValueError, match="at least") as refused:
+        call(memory=1)
+    return int(re.search(r"needs ([\d,]+) at least", str(refused.value))[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("output", ["trace", "full"])
+def test_the_least_memory_takes_inputs_and_outputs_one_by_one(output, monkeypatch):
+    model = models.get("cnn", n_classes=3, width=2, depth=1)
+    x = jax.random.normal(jax.random.key(1), (4, 3, 3, 1))
+    variables = model.init(jax.random.key(2), x)
+    seen, features = set(), contraction.Device.features
+
+    def spy(self, apply, variables, points, outputs, *rest):
+        seen.add((len(points), len(outputs)))
+        return features(self, apply, variables, points, outputs, *rest)
+
+    monkeypatch.setattr(contraction.Device, "features", spy)
+    call = partial(ntk.gram, model, variables, x, output=output)
+    cut = call(memory=least_memory(call))
+    assert seen == {(1, 1)}
+    expected = nets.plain_gram(model, variables, x, x, output)
+    np.testing.assert_allclose(cut, expected, atol=1e-5 * np.abs(expected).max())
+
+
 @settings(max_examples=12)
 @given(
     n1=st.integers(1, 5),
@@ -158,8 +186,8 @@ def test_blocks_change_nothing(n1, n2, output, block, more):
     expected = nets.plain_gram(model, variables, x, x, output)
     k = 2 if output == "full" else 1
     # From the least memory, which takes inputs and outputs one by one, up to all at once.
-    memory = 2 * contraction.CACHE + 500_000 + more
-    cut = ntk.gram(model, variables, x1, x2, output=output, block=block, memory=memory)
+    call = partial(ntk.gram, model, variables, x1, x2, output=output, block=block)
+    cut = call(memory=least_memory(call) + more)
     whole = expected[: n1 * k, : (n1 if n2 is None else n2) * k]
     np.testing.assert_allclose(cut, whole, atol=1e-5 * np.abs(whole).max())
 
