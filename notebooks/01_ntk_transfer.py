@@ -188,10 +188,6 @@ def survived(w, attack, radius):
     return np.array(rows)
 
 
-def difference(a, b):
-    return claims.estimate(a, b, statistic=np.subtract)
-
-
 # %% [markdown]
 # ## What was measured
 #
@@ -354,10 +350,10 @@ gaps = [survived(w, name, epsilon) for w in widths[1:] for name in ("NTK", f"whi
 # %%
 quantities = {
     "clean_accuracy": clean,
-    "random_sign_cost": difference(at_twice["clean"], at_twice["random sign"]),
-    "drop_at_epsilon": difference(noise, ntk),
-    "drop_at_twice_epsilon": difference(at_twice["random sign"], at_twice["NTK"]),
-    "drop_vs_untrained_gradient": difference(at_epsilon["untrained net"], ntk),
+    "random_sign_cost": claims.difference(at_twice["clean"], at_twice["random sign"]),
+    "drop_at_epsilon": claims.difference(noise, ntk),
+    "drop_at_twice_epsilon": claims.difference(at_twice["random sign"], at_twice["NTK"]),
+    "drop_vs_untrained_gradient": claims.difference(at_epsilon["untrained net"], ntk),
     "lazy_movement": claims.estimate(movement[width]),
     "gap_ratio_with_width": claims.estimate(
         *gaps,

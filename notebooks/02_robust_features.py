@@ -152,11 +152,6 @@ robust_to = {"FGSM": robustness[:, first]} | {
 
 
 # %%
-def curve(outcomes):
-    """An estimate for each feature."""
-    return [claims.estimate(outcomes[:, i]) for i in range(outcomes.shape[1])]
-
-
 # %% [markdown]
 # Later features are averaged in groups of neighbours, which the figure shows at the middle of the
 # group. The averages are of what single features do, not of what their sum does.
@@ -344,9 +339,9 @@ with plots.style():
         (panels[1], "tail: features from the cut on", tail_rho, tail_gamma),
     ):
         places = cuts[: clean.shape[1]]
-        plots.band(axes, places, curve(clean), "clean")
+        plots.band(axes, places, claims.estimates(clean), "clean")
         for name, outcomes in robust.items():
-            plots.band(axes, places, curve(outcomes), name)
+            plots.band(axes, places, claims.estimates(outcomes), name)
         axes.axhline(0.5, color="black", linewidth=1, linestyle=":")
         axes.set(xscale="log", xlabel="place of the cut", title=what, ylim=(0, 1.02))
     panels[0].set_ylabel("accuracy")
@@ -358,7 +353,7 @@ plots.show(
     alt="Accuracy of the head and the tail of the spectrum against the place of the cut, clean and "
     f"under attack. All features together have a clean accuracy of {whole[0].value:.2f} and "
     f"{whole[1].value:.2f} under FGSM; the most robust head has "
-    f"{max(e.value for e in curve(head_gamma['FGSM'])):.2f}.",
+    f"{max(e.value for e in claims.estimates(head_gamma['FGSM'])):.2f}.",
     caption=f"Sums of features at ε = {epsilon:.3g}. Bands are 95 % intervals.",
 )
 
@@ -379,17 +374,13 @@ def of_head(outcomes, head):
     return np.take_along_axis(outcomes, head[:, None], axis=1)[:, 0]
 
 
-def difference(a, b):
-    return claims.estimate(a, b, statistic=np.subtract)
-
-
 # %%
 def trade_off(attack):
     """What the features after the most robust head cost in robustness and gain in accuracy."""
     robust = head_gamma[attack]
     head = most_robust_head(robust)
-    lost = difference(of_head(robust, head), robust[:, -1])
-    gained = difference(head_rho[:, -1], of_head(head_rho, head))
+    lost = claims.difference(of_head(robust, head), robust[:, -1])
+    gained = claims.difference(head_rho[:, -1], of_head(head_rho, head))
     return lost, gained, claims.estimate(cuts[head].mean(1))
 
 
@@ -449,8 +440,8 @@ all_rho, all_gamma = np.array(all_rho), np.array(all_gamma)
 # %% tags=["hide-input"]
 with plots.style():
     figure, axes = plt.subplots(figsize=(6.5, 3.4))
-    plots.band(axes, cuts_all, curve(all_rho), "clean")
-    plots.band(axes, cuts_all, curve(all_gamma), "FGSM")
+    plots.band(axes, cuts_all, claims.estimates(all_rho), "clean")
+    plots.band(axes, cuts_all, claims.estimates(all_gamma), "FGSM")
     axes.axhline(0.1, color="black", linewidth=1, linestyle=":")
     axes.set(xscale="log", xlabel="features in the head", ylabel="accuracy", ylim=(0, 1.02))
     axes.legend()
@@ -460,7 +451,7 @@ plots.show(
     alt="Accuracy of heads against their size, all ten classes, clean and under FGSM. All features "
     f"together have {claims.estimate(all_rho[:, -1]).value:.2f} and "
     f"{claims.estimate(all_gamma[:, -1]).value:.2f}; the most robust head has "
-    f"{max(e.value for e in curve(all_gamma)):.2f} under FGSM.",
+    f"{max(e.value for e in claims.estimates(all_gamma)):.2f} under FGSM.",
     caption=f"Heads with all classes, {n_all} training images, ε = {epsilon:.3g}.",
 )
 
@@ -517,7 +508,7 @@ claims.judge(
     top,
     {
         "rank_correlation": trend_under("FGSM"),
-        "top_minus_tail": difference(robustness[:, 1:6].mean(1), tail_mean),
+        "top_minus_tail": claims.difference(robustness[:, 1:6].mean(1), tail_mean),
     },
     profile=profile,
     seeds=seeds,
@@ -539,7 +530,7 @@ measured_useful = {
     "all classes: accuracy, all features": claims.estimate(all_rho[:, -1]),
     "all classes: accuracy, all features, FGSM": claims.estimate(all_gamma[:, -1]),
     "all classes: accuracy of the most robust head, FGSM": max(
-        curve(all_gamma), key=lambda e: e.value
+        claims.estimates(all_gamma), key=lambda e: e.value
     ),
 }
 
@@ -549,7 +540,7 @@ claims.judge(
     {
         "group_usefulness": claims.estimate(middle_rho),
         "group_robustness": claims.estimate(middle_gamma),
-        "top_group_advantage": difference(three_gamma, middle_gamma),
+        "top_group_advantage": claims.difference(three_gamma, middle_gamma),
         "robustness_lost": lost,
         "accuracy_gained": gained,
     },

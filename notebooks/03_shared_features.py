@@ -59,8 +59,8 @@ steps: int = 200  # steps of gradient descent of the finite network
 #
 # Perceptrons of one, two and five hidden layers, and a convolutional network of two layers whose
 # readout sees every pixel, all of infinite width. A network that averages over pixels before its
-# readout (Myrtle-5) has a kernel over all pairs of pixels, which costs some hundred times more, so
-# it is compared on fewer images.
+# readout (Myrtle-5) has a kernel over all pairs of pixels, which costs far more, so it is compared
+# on fewer images.
 
 # %%
 from functools import partial

@@ -34,8 +34,9 @@ claim
 # are what an attacker can use.
 #
 # So robust accuracy should rise, reach a peak, and fall, while accuracy on clean images keeps what
-# it has. Early stopping would then be a defence, one that costs nothing. It cannot be a strong
-# one: it only refrains from adding what is not robust.
+# it has. Early stopping would then be a defence. It costs what the later features would have added
+# to the accuracy on clean images, and it cannot be a strong one: it only refrains from adding what
+# is not robust.
 #
 # What holds for infinite width should hold for a wide network in the lazy regime, at the same
 # time, up to an error that vanishes with the width. Gradient descent with step $\eta$ on the mean
@@ -165,20 +166,15 @@ for w in widths:
 
 
 # %% tags=["hide-input"]
-def curve(outcomes):
-    """An estimate for each time."""
-    return [claims.estimate(outcomes[:, i]) for i in range(outcomes.shape[1])]
-
-
 with plots.style():
     figure, axes = plt.subplots(figsize=(7, 4))
     for name in ("clean", "FGSM", "PGD"):
-        plots.band(axes, times, curve(kernel[name])[:-1], f"{name}, infinite width")
+        plots.band(axes, times, claims.estimates(kernel[name])[:-1], f"{name}, infinite width")
     for w, marker in zip(widths, ("+", "x"), strict=True):
         for name, colour in zip(("clean", "PGD"), plots.COLOURS[::2], strict=False):
             axes.plot(
                 relative_step * stops,
-                [e.value for e in curve(finite[w][name])],
+                [e.value for e in claims.estimates(finite[w][name])],
                 linestyle="none",
                 marker=marker,
                 markersize=8,
@@ -188,14 +184,15 @@ with plots.style():
     axes.axhline(0.5, color="black", linewidth=1, linestyle=":")
     axes.set(xscale="log", xlabel="training time (1/λ₁)", ylabel="accuracy", ylim=(0, 1.02))
     axes.legend(ncols=2, loc="lower left")
-ends = {name: curve(outcomes)[-1].value for name, outcomes in kernel.items()}
-last = {w: {n: curve(o)[-1].value for n, o in finite[w].items()} for w in widths}
+highest = max(e.value for e in claims.estimates(kernel["PGD"]))
+ends = {name: claims.estimates(outcomes)[-1].value for name, outcomes in kernel.items()}
+last = {w: {n: claims.estimates(o)[-1].value for n, o in finite[w].items()} for w in widths}
 plots.show(
     figure,
     name="fig-early-time",
     alt="Accuracy on clean images and under attack against training time. Under PGD the predictor "
-    f"of infinite width reaches {max(e.value for e in curve(kernel['PGD'])):.2f} and ends at "
-    f"{ends['PGD']:.2f}, while its clean accuracy ends at {ends['clean']:.2f}. "
+    f"of infinite width reaches {highest:.2f} and ends at {ends['PGD']:.2f}, while its "
+    f"clean accuracy ends at {ends['clean']:.2f}. "
     + " ".join(
         f"After its last step the network of width {w} has {last[w]['clean']:.2f} on clean images "
         f"and {last[w]['PGD']:.2f} under PGD."
@@ -219,7 +216,7 @@ plots.show(
 # %% tags=["hide-input"]
 with plots.style():
     figure, axes = plt.subplots(figsize=(5.5, 4))
-    clean, robust = ([e.value for e in curve(kernel[name])] for name in ("clean", "PGD"))
+    clean, robust = ([e.value for e in claims.estimates(kernel[name])] for name in ("clean", "PGD"))
     axes.plot(clean, robust, color="0.6", marker="", linewidth=1)
     points = axes.scatter(clean[:-1], robust[:-1], c=np.log10(times), cmap="viridis", zorder=3)
     axes.annotate("t → ∞", (clean[-1], robust[-1]), (6, -4), textcoords="offset points")
@@ -274,10 +271,6 @@ def at_best_time(curves, attack="PGD"):
     return picked, best[:, 0]
 
 
-def difference(a, b):
-    return claims.estimate(a, b, statistic=np.subtract)
-
-
 # %%
 stopped, best = at_best_time(kernel)
 stopped_fgsm, _ = at_best_time(kernel, "FGSM")
@@ -286,7 +279,7 @@ measurements = {f"accuracy at t*, {n}": claims.estimate(stopped[n]) for n in sto
 }
 measurements |= {
     "t* (1/λ₁)": claims.estimate(np.append(times, np.inf)[best].mean(1)),
-    "robustness lost, FGSM": difference(stopped_fgsm["FGSM"], kernel["FGSM"][:, -1]),
+    "robustness lost, FGSM": claims.difference(stopped_fgsm["FGSM"], kernel["FGSM"][:, -1]),
 }
 
 # %%
@@ -298,9 +291,11 @@ for w in widths:
     stopped_net, best_net = at_best_time(finite[w])
     end = finite[w]["PGD"][:, -1]
     measurements |= {
-        f"width {w}: robustness lost until its last step": difference(stopped_net["PGD"], end),
+        f"width {w}: robustness lost until its last step": claims.difference(
+            stopped_net["PGD"], end
+        ),
         f"width {w}: t* (1/λ₁)": claims.estimate((relative_step * stops)[best_net].mean(1)),
-        f"width {w}: robust accuracy missing to infinite width at its last step": difference(
+        f"width {w}: robust accuracy missing to infinite width at its last step": claims.difference(
             twin, end
         ),
         f"width {w}: movement of the parameters": claims.estimate(movement[w]),
@@ -310,8 +305,8 @@ for w in widths:
 claims.judge(
     claim,
     {
-        "robustness_lost": difference(stopped["PGD"], kernel["PGD"][:, -1]),
-        "accuracy_kept": difference(kernel["clean"][:, -1], stopped["clean"]),
+        "robustness_lost": claims.difference(stopped["PGD"], kernel["PGD"][:, -1]),
+        "accuracy_kept": claims.difference(kernel["clean"][:, -1], stopped["clean"]),
     },
     profile=profile,
     seeds=seeds,

@@ -296,6 +296,40 @@ def estimate(
     return Estimate(float(np.median(per_seed)), float(low), float(high), tuple(per_seed.tolist()))
 
 
+def difference(a: Any, b: Any) -> Estimate:
+    """What the first quantity exceeds the second by, seeds and test points paired.
+
+    Args:
+        a: array of shape `(seeds, points)`, or `(seeds,)`.
+        b: array of the same shape.
+
+    Returns:
+        The estimate of the mean of `a` minus that of `b`, see `estimate`.
+
+    Raises:
+        ValueError: see `estimate`.
+    """
+    return estimate(a, b, statistic=np.subtract)
+
+
+def estimates(samples: Any) -> list[Estimate]:
+    """An estimate for each of several times, features or the like: a curve with intervals.
+
+    Args:
+        samples: array of shape `(seeds, times, points)`, or `(seeds, times)`.
+
+    Returns:
+        One estimate a time, see `estimate`.
+
+    Raises:
+        ValueError: see `estimate`; or if the array has no second axis.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim < 2:
+        raise ValueError(f"samples: shape {samples.shape}; give (seeds, times) or more axes")
+    return [estimate(column) for column in samples.swapaxes(0, 1)]
+
+
 def verdict(
     passed: Sequence[bool | None], *, n_seeds: int, sound: bool, profile: str = "laptop"
 ) -> str:

@@ -211,6 +211,21 @@ def test_an_estimate_of_constants_is_the_constant():
     np.testing.assert_allclose((e.low, e.high), 0.5)
 
 
+def test_a_difference_is_paired():
+    points = np.arange(20) % 2
+    found = claims.difference(np.tile(points, (3, 1)), np.tile(points / 2, (3, 1)))
+    assert found == claims.estimate(np.tile(points / 2, (3, 1)))
+
+
+def test_a_curve_has_an_estimate_for_each_time():
+    samples = np.random.default_rng(0).random((3, 4, 5))
+    curve = claims.estimates(samples)
+    assert curve == [claims.estimate(samples[:, time]) for time in range(4)]
+    assert claims.estimates(samples[..., 0])[3] == claims.estimate(samples[:, 3, 0])
+    with pytest.raises(ValueError, match="give \\(seeds, times\\) or more axes"):
+        claims.estimates(samples[:, 0, 0])
+
+
 def test_an_estimate_is_the_median_over_seeds():
     e = claims.estimate(np.array([0.1, 0.9, 0.2]))
     assert e.value == 0.2
