@@ -84,8 +84,8 @@ def fit(
     training mode, which updates the other collections, such as the statistics of batch
     normalisation; the adversary sees it in inference mode.
 
-    Two runs with the same optimizer and adversary objects and models of the same functions and
-    shapes compile once.
+    Two runs with the same adversary object, optimizers of the same `update` function and models of
+    the same functions and shapes compile once (for optimizers see `momentum_sgd`).
 
     Args:
         model: the network, which may be one of `ntklib.linear.linearize`.
@@ -141,7 +141,7 @@ def fit(
         jnp.asarray(data.x),
         jnp.asarray(data.y),
         key_attack,
-        optimizer=optimizer,
+        optimizer_update=optimizer.update,
         loss=loss,
     )
     adversaries = (None, adversary) if clean_first else (adversary,)
@@ -186,6 +186,38 @@ def fit(
     return history
 
 
+_SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=1.0, momentum=0.9)
+
+
+def momentum_sgd(learning_rate: float | int) -> optax.GradientTransformation:
+    r"""Gradient descent with momentum, $v \leftarrow 0.9\, v + g$ and
+    $\theta \leftarrow \theta - \eta v$.
+
+    The learning rate $\eta$ is part of the state, so that runs with other rates do not compile
+    again.
+
+    Args:
+        learning_rate: $\eta$, above 0.
+
+    Returns:
+        The optimiser, for `fit`.
+
+    Raises:
+        ValueError: if the learning rate is not a finite number above 0.
+    """
+    if not 0 < learning_rate < float("inf"):
+        raise ValueError(
+            f"learning_rate: {learning_rate} is out of range; it is finite and above 0"
+        )
+
+    def init(params: Variables) -> Any:
+        return optax.tree_utils.tree_set(
+            _SGD.init(params), learning_rate=jnp.float32(learning_rate)
+        )
+
+    return _SGD._replace(init=init)
+
+
 def _check(model: Model, variables: Variables, data: Split, epochs: int, batch_size: int) -> None:
     if epochs < 1:
         raise ValueError(f"epochs: {epochs} is out of range; it is a whole number >= 1")
@@ -211,7 +243,9 @@ def _batches(key: PRNGKeyArray, epoch: int, n: int, batch_size: int) -> list[np.
     return np.split(np.asarray(order), range(batch_size, n, batch_size))
 
 
-@partial(jax.jit, static_argnames=("optimizer", "loss", "adversary"), donate_argnames="state")
+@partial(
+    jax.jit, static_argnames=("optimizer_update", "loss", "adversary"), donate_argnames="state"
+)
 def _update(
     apply: Partial,
     apply_train: Partial | None,
@@ -222,7 +256,7 @@ def _update(
     step: Int[Array, ""],
     batch: Int[Array, " b"],
     *,
-    optimizer: optax.GradientTransformation,
+    optimizer_update: Callable[..., Any],
     loss: Loss,
     adversary: Attack | None,
 ) -> tuple[tuple[Variables, optax.OptState], dict[str, Any]]:
@@ -242,7 +276,7 @@ def _update(
     (value, (accuracy, statistics)), gradient = jax.value_and_grad(objective, has_aux=True)(
         variables["params"]
     )
-    updates, optimizer_state = optimizer.update(gradient, optimizer_state, variables["params"])
+    updates, optimizer_state = optimizer_update(gradient, optimizer_state, variables["params"])
     params = optax.apply_updates(variables["params"], updates)
     rates = optax.tree_utils.tree_get_all_with_path(
         optimizer_state, "learning_rate", lambda _, value: isinstance(value, jax.Array)
@@ -319,5 +353,6 @@ def _identity(
         "key": jax.random.key_data(key).tolist(),
         "loss": update.keywords["loss"],
         "model, optimizer or adversary": sha256("".join(programs).encode()).hexdigest(),
+        "start of the optimizer": checkpoints.digest(state[1]),
         "variables": checkpoints.digest((state[0], apply.args)),
     }

@@ -371,6 +371,26 @@ def test_runs_of_the_same_functions_compile_once():
     assert len({flat(end).tobytes() for end in ends}) == 3
 
 
+def test_momentum_sgd_is_that_of_optax_and_compiles_once_for_all_rates():
+    data, model = split(), models.from_flax(Linear(1))
+    start, sizes = model.init(jax.random.key(7), data.x[:1]), []
+    for rate in (0.1, 0.02):
+        ours, theirs = (
+            training.fit(model, start, data, jax.random.key(0), epochs=3, optimizer=optimizer)
+            for optimizer in (training.momentum_sgd(rate), optax.sgd(rate, momentum=0.9))
+        )
+        sizes.append(training._update._cache_size())
+        np.testing.assert_allclose(flat(ours.variables), flat(theirs.variables), rtol=1e-6)
+        np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-6)
+    assert sizes[1] == sizes[0] + 1  # for optax's second rate
+
+
+@pytest.mark.parametrize("rate", [0, -0.1, float("nan"), float("inf")])
+def test_a_learning_rate_out_of_range_is_refused(rate):
+    with pytest.raises(ValueError, match=f"^learning_rate: {rate} is out of range; it is finite"):
+        training.momentum_sgd(rate)
+
+
 # --- checkpoints ---
 
 
@@ -440,6 +460,7 @@ def test_epochs_may_grow(tmp_path):
         ({"data": split(n=16, seed=1)}, "data"),
         ({"variables": normalised().init(jax.random.key(2), split().x)}, "variables"),
         ({"optimizer": optax.sgd(0.2)}, "model, optimizer or adversary"),
+        ({"optimizer": training.momentum_sgd(0.1)}, "model, optimizer or adversary"),
         ({"adversary": PGD}, "model, optimizer or adversary"),
         ({"keep": [1]}, r"keep \(\[\] there, \[1\] here\)"),
     ],
@@ -456,6 +477,13 @@ def ten_steps(tmp_path_factory):
     path = tmp_path_factory.mktemp("training") / "run"
     resumable.fit(path, 1)
     return path
+
+
+def test_a_checkpoint_of_another_learning_rate_is_refused(tmp_path):
+    options = {"adversary": None, "clean_first": False}
+    resumable.fit(tmp_path / "run", 1, optimizer=training.momentum_sgd(0.1), **options)
+    with pytest.raises(CheckpointError, match="is of another run, with other start of the opt"):
+        resumable.fit(tmp_path / "run", 1, optimizer=training.momentum_sgd(0.2), **options)
 
 
 def test_a_store_has_one_file_a_run_and_repeats_none(tmp_path):
