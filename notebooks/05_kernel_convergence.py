@@ -79,24 +79,27 @@ attack_steps: int = 5  # steps of the attack in training
 
 # %%
 import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 from IPython.display import Markdown
-from jax.tree_util import Partial
 
-from ntklib import attacks, data, dynamics, models, ntk, plots, training
+from ntklib import attacks, data, dynamics, models, ntk, phases, plots
 
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
-model = models.get(network, n_classes=draw.train.n_classes)
-classes = np.arange(draw.train.n_classes)[:, None]
-order = np.argsort(draw.train.y != classes, axis=1, kind="stable")
-fixed = order[:, : n_kernel // len(classes)].ravel()
-images, labels = draw.train.x[fixed], np.asarray(draw.train.y)[fixed]
+fixed = draw.train.balanced(n_kernel)
+study = phases.Study(
+    models.get(network, n_classes=draw.train.n_classes),
+    draw.train,
+    seeds,
+    epsilon=epsilon,
+    attack_steps=attack_steps,
+    epochs=epochs,
+    learning_rate=learning_rate,
+    batch_size=batch_size,
+    store=os.environ.get("NTKLIB_STORE"),
+)
 draw.provenance
 
 # %% [markdown]
@@ -106,59 +109,40 @@ draw.provenance
 # runner stores, and the next one finds.
 
 # %%
-adversary = partial(
-    attacks.pgd, epsilon=epsilon, steps=attack_steps, step_size=2.5 * epsilon / attack_steps
-)
-sgd = optax.sgd(learning_rate, momentum=0.9)
-options = {"optimizer": sgd, "batch_size": batch_size, "loss": "ce"}
-options |= {"store": os.environ.get("NTKLIB_STORE")}
-kinds = {
-    "standard": {"epochs": 2 * epochs},
-    "adversarial": {"epochs": epochs, "adversary": adversary, "clean_first": True},
-    "plain adversarial": {"epochs": epochs, "adversary": adversary},
-}
-
-
-# %%
-def train(start, key, epochs, **kind):
-    """The variables after each epoch."""
-    run = training.fit(
-        model, start, draw.train, key, epochs=epochs, keep=range(epochs + 1), **kind, **options
-    )
-    return [run.kept[epoch] for epoch in range(epochs + 1)]
-
-
-# %%
-keys = [jax.random.key(seed) for seed in seeds]
-other_keys = [jax.random.fold_in(key, 1) for key in keys]
-starts = [model.init(key, images[:1]) for key in keys]
-half = epochs // 2
-switched = kinds["adversarial"] | {"epochs": epochs - half}
-with ThreadPoolExecutor(os.cpu_count()) as pool:  # one run uses about one core
-    runs = {
-        kind: list(pool.map(partial(train, **how), starts, keys)) for kind, how in kinds.items()
-    }
-    reordered = list(pool.map(partial(train, epochs=epochs), starts, other_keys))
-    middle = [run[half] for run in runs["standard"]]
-    after = list(pool.map(partial(train, **switched), middle, keys))
-runs["switched"] = [a[:half] + b for a, b in zip(runs["standard"], after, strict=True)]
+kinds = ("standard", "adversarial", "plain adversarial")
+runs = {kind: study.learn(kind) for kind in kinds}
+reordered = study.learn("standard", order=1)
+times = study.times
+half = int(times[len(times) // 2])
+middle = [run[half] for run in runs["standard"]]
+after = study.learn("adversarial", starts=middle, after=half)
+runs["switched"] = [a | b for a, b in zip(runs["standard"], after, strict=True)]
 
 # %% [markdown]
 # ## Kernels
-
-# %%
-kernels = {
-    kind: np.array([[ntk.gram(model, v, images) for v in run] for run in of_kind])
-    for kind, of_kind in runs.items()
-}
+#
+# Standard training goes on for twice as many epochs as adversarial training, with which it is
+# compared both at as many epochs and at as many updates.
 
 
 # %%
-def remaining(kind, end=None, *, centred=True):
-    """Distance of each kernel of a run to its last one, or to another: (seeds, epochs)."""
-    ends = kernels[kind][:, -1] if end is None else end
-    pairs = zip(kernels[kind], ends, strict=True)
-    return np.array([dynamics.distances(k, e[None], centred=centred)[:, 0] for k, e in pairs])
+def kernel(variables):
+    return np.asarray(ntk.gram(study.model, variables, fixed.x))
+
+
+def along(of_kind):
+    """Kernels of each run, at the epochs at which all are compared: (seeds, times, N, N)."""
+    return np.array([[kernel(run[t]) for t in times] for run in of_kind])
+
+
+kernels = {kind: along(of_kind) for kind, of_kind in runs.items()}
+
+
+# %%
+def remaining(kind, end):
+    """Distance of each kernel of a run to the one given for its seed: (seeds, times)."""
+    pairs = zip(kernels[kind], end, strict=True)
+    return np.array([dynamics.distances(k, e[None], centred=True)[:, 0] for k, e in pairs])
 
 
 def between(a, b, *, centred=True):
@@ -169,22 +153,16 @@ def between(a, b, *, centred=True):
 
 
 # %% [markdown]
-# The final kernels, each with those of the other seeds. Standard training ends after as many epochs
-# as adversarial training; the control has twice as many.
+# The final kernels, each with those of the other seeds.
 
 # %%
-final = {
-    "standard": kernels["standard"][:, epochs],
-    "standard, twice the epochs": kernels["standard"][:, -1],
-    "adversarial": kernels["adversarial"][:, -1],
-    "plain adversarial": kernels["plain adversarial"][:, -1],
-}
+final = {kind: kernels[kind][:, -1] for kind in kinds}
+final["standard, twice the epochs"] = np.array([kernel(r[2 * epochs]) for r in runs["standard"]])
 within = {kind: between(k, k) for kind, k in final.items()}
 
 
 def speed(kind):
-    """Velocity of the kernel in each epoch, for each seed."""
-    times = np.arange(kernels[kind].shape[1])
+    """Velocity of the kernel from one of the times to the next, for each seed."""
     return np.array([dynamics.velocity(k, times, centred=True) for k in kernels[kind]])
 
 
@@ -220,16 +198,14 @@ plots.show(
 
 
 # %% tags=["hide-input"]
-steps = np.arange(epochs + 1)
-# To the kernel after as many epochs, not to the end of the longer control.
-to_final = {kind: remaining(kind) for kind in ("adversarial", "plain adversarial")}
-to_final["standard"] = remaining("standard", final["standard"])[:, : epochs + 1]
+to_final = {kind: remaining(kind, final[kind]) for kind in kinds}
+third = np.abs(times - 0.3 * epochs).argmin()
 with plots.style():
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))
     for colour, (kind, values) in zip(plots.COLOURS, sorted(to_final.items()), strict=False):
-        plots.band(left, steps, claims.estimates(values), kind)
+        plots.band(left, times, claims.estimates(values), kind)
         left.axhline(within[kind].mean(), color=colour, linewidth=1, linestyle=":")
-        plots.band(right, steps[1:], claims.estimates(speed(kind)[:, :epochs]), kind)
+        plots.band(right, times[1:], claims.estimates(speed(kind)), kind)
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
     left.set(xlabel="epoch", ylabel="distance to the final kernel")
@@ -240,7 +216,7 @@ plots.show(
     name="fig-convergence-time",
     alt="Left, distance to the final kernel against the epoch; right, velocity of the kernel. "
     "After three tenths of training the adversarial kernel is at "
-    f"{np.median(to_final['adversarial'][:, round(0.3 * epochs)]):.3f} from its end, from "
+    f"{np.median(to_final['adversarial'][:, third]):.3f} from its end, from "
     f"{np.median(to_final['adversarial'][:, 0]):.3f} at the start.",
     caption="Bands are 95 % intervals over seeds. Dotted, in the same colours: the mean distance "
     "of final kernels within the kind.",
@@ -250,13 +226,12 @@ plots.show(
 # When standard training is switched to adversarial training half-way, does the kernel leave?
 
 # %% tags=["hide-input"]
-adversarial_end = kernels["adversarial"][:, -1]
-towards = {kind: remaining(kind, adversarial_end) for kind in ("adversarial", "switched")}
-towards["standard"] = remaining("standard", adversarial_end)[:, : epochs + 1]
+compared = ("adversarial", "standard", "switched")
+towards = {kind: remaining(kind, final["adversarial"]) for kind in compared}
 with plots.style():
     figure, axes = plt.subplots(figsize=(7, 3.6))
     for kind, values in sorted(towards.items()):
-        plots.band(axes, steps, claims.estimates(values), kind)
+        plots.band(axes, times, claims.estimates(values), kind)
     axes.axvline(half, color="0.6", linewidth=1)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="epoch", ylabel="distance to the final kernel of AT")
@@ -266,7 +241,7 @@ plots.show(
     name="fig-convergence-switch",
     alt="Distance to the final kernel of adversarial training of the same start, for adversarial, "
     "standard and switched training. The switched run goes from "
-    f"{np.median(towards['switched'][:, half]):.3f} at the switch to "
+    f"{np.median(towards['switched'][:, len(times) // 2]):.3f} at the switch to "
     f"{np.median(towards['switched'][:, -1]):.3f} at the end.",
     caption="Distance to the kernel in which adversarial training of the same start ends. The grey "
     "line is the switch.",
@@ -286,12 +261,11 @@ plots.show(
 def specialisation(variables):
     """Mean over classes of the alignment of an output's kernel with its own class."""
     outputs = range(draw.train.n_classes)
-    grams = np.array([ntk.gram(model, variables, images, output=c) for c in outputs])
-    return float(dynamics.specialisation(grams, labels).mean)
+    grams = np.array([ntk.gram(study.model, variables, fixed.x, output=c) for c in outputs])
+    return float(dynamics.specialisation(grams, fixed.y).mean)
 
 
-ends = {"standard": [r[epochs] for r in runs["standard"]]}
-ends |= {kind: [r[-1] for r in runs[kind]] for kind in ("adversarial", "plain adversarial")}
+ends = {kind: [run[epochs] for run in runs[kind]] for kind in kinds}
 shapes = {}
 for kind, last in ends.items():
     values = dynamics.spectrum(final[kind])
@@ -309,20 +283,22 @@ for kind, last in ends.items():
 # network.
 
 # %%
-attack = partial(attacks.pgd, epsilon=epsilon, steps=20, step_size=epsilon / 8)
+attack = study.attack(steps=20)
 test = draw.test
 
 
 def robust(variables, seed):
-    logits_fn, key = Partial(model.apply, variables), jax.random.key(seed)
-    return attacks.robust_accuracy(logits_fn, test.x, test.y, key, attack=attack, batch_size=100)
+    net, key = phases.Classifier(study.model, variables), jax.random.key(seed)
+    return attacks.robust_accuracy(
+        net.logits_fn, test.x, test.y, key, attack=attack, batch_size=100
+    )
 
 
 for kind, last in ends.items():
     outcomes = [robust(v, seed) for v, seed in zip(last, seeds, strict=True)]
     shapes[f"accuracy, {kind}"] = claims.estimate(np.array([o.clean for o in outcomes]))
     shapes[f"robust accuracy, {kind}"] = claims.estimate(np.array([o.robust for o in outcomes]))
-first = Partial(model.apply, ends["adversarial"][0])
+first = phases.Classifier(study.model, ends["adversarial"][0]).logits_fn
 findings = attacks.soundness(first, test.x, test.y, jax.random.key(seeds[0]), epsilon=epsilon)
 
 # %% [markdown]
@@ -333,8 +309,8 @@ findings = attacks.soundness(first, test.x, test.y, jax.random.key(seeds[0]), ep
 def settled(kind):
     """The epoch from which on a run is closer to its end than two runs of its kind are."""
     yardstick = float(np.nan_to_num(np.median(within[kind])))  # a single seed has none
-    times = [dynamics.settling_time(values, steps, yardstick) for values in to_final[kind]]
-    return claims.estimate(times)
+    epoch = [dynamics.settling_time(values, times, yardstick) for values in to_final[kind]]
+    return claims.estimate(epoch)
 
 
 def raw_ratio(a, b):
@@ -345,11 +321,11 @@ def raw_ratio(a, b):
 
 # %%
 # Of one start: adversarial against standard, and two orders of the batches of standard training.
-orders = np.array([ntk.gram(model, run[-1], images) for run in reordered])
+orders = np.array([kernel(run[epochs]) for run in reordered])
 kinds_apart = dynamics.distance(final["adversarial"], final["standard"], centred=True)
 orders_apart = dynamics.distance(final["standard"], orders, centred=True)
-early, late = max(round(0.1 * epochs), 1), epochs - epochs // 3
 fast = speed("adversarial")
+early, late = times[1:] <= max(0.1 * epochs, times[1]), times[:-1] >= 2 * epochs / 3
 
 # %%
 measurements = {
@@ -378,9 +354,9 @@ claims.judge(
     {
         "distance_between_modes": claims.estimate(apart("adversarial", "standard")),
         "early_settling": claims.estimate(
-            to_final["adversarial"][:, round(0.3 * epochs)] / to_final["adversarial"][:, 0]
+            to_final["adversarial"][:, third] / to_final["adversarial"][:, 0]
         ),
-        "late_velocity": claims.estimate(fast[:, late:].mean(1) / fast[:, :early].mean(1)),
+        "late_velocity": claims.estimate(fast[:, late].mean(1) / fast[:, early].mean(1)),
     },
     profile=profile,
     seeds=seeds,
@@ -401,14 +377,14 @@ claims.judge(
 )
 
 # %%
-jump = speed("switched")
-before = speed("standard")[:, half - max(half // 3, 1) : half].mean(1)
+jump, switched_at = speed("switched"), len(times) // 2
+before = speed("standard")[:, (times[:-1] >= half * 2 / 3) & (times[1:] <= half)].mean(1)
 claims.judge(
     switch,
     {
-        "velocity_after_switch": claims.estimate(jump[:, half] / before),
+        "velocity_after_switch": claims.estimate(jump[:, switched_at] / before),
         "approach_to_adversarial_kernel": claims.estimate(
-            towards["switched"][:, -1] / towards["switched"][:, half]
+            towards["switched"][:, -1] / towards["switched"][:, switched_at]
         ),
     },
     profile=profile,

@@ -76,6 +76,25 @@ class Split:
         """Labels as rows of the identity matrix of size `n_classes`."""
         return jax.nn.one_hot(self.y, self.n_classes, dtype=jnp.float32)
 
+    def balanced(self, n: int) -> "Split":
+        """The first images of each class, as many of each, sorted by class.
+
+        Args:
+            n: how many in all; rounded down to a multiple of the number of classes.
+
+        Raises:
+            ValueError: `n` is less than the number of classes, or a class has too few images.
+        """
+        each, y = n // self.n_classes, np.asarray(self.y)
+        least = int(np.bincount(y, minlength=self.n_classes).min())
+        if not 1 <= each <= least:
+            raise ValueError(
+                f"n: {n} is out of range; it is from {self.n_classes} to "
+                f"{(least + 1) * self.n_classes - 1}"
+            )
+        index = np.concatenate([np.flatnonzero(y == c)[:each] for c in range(self.n_classes)])
+        return Split(self.x[index], self.y[index], self.n_classes)
+
     def signs(self) -> Float32[Array, "n 1"]:
         """Labels of two classes as a column: class 0 becomes -1, class 1 becomes +1.
 

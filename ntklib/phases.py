@@ -6,7 +6,7 @@ network at $\theta_t$ and stays so. Source: Loo et al. (2022).
 """
 
 import os
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ntklib import attacks, linear, ntk, training
 from ntklib.data import Split
@@ -62,6 +62,7 @@ class Study:
         seeds: each is a start of the network, an order of the batches and the attack's keys.
         epsilon: radius of the attack, in units of pixels.
         attack_steps: steps of the attack in training.
+        epochs: passes over the data in the first phase.
         learning_rate: of the first phase.
         batch_size: images of a batch.
         store: see `ntklib.training.fit`.
@@ -72,19 +73,29 @@ class Study:
     seeds: Sequence[int]
     epsilon: float | int
     attack_steps: int
+    epochs: int
     learning_rate: float | int
     batch_size: int
     store: str | Path | None = None
 
+    def attack(self, steps: int) -> attacks.Attack:
+        """PGD as in training, with another number of steps."""
+        size = 2.5 * self.epsilon / steps
+        return partial(attacks.pgd, epsilon=self.epsilon, steps=steps, step_size=size)
+
     @cached_property
     def _pgd(self) -> attacks.Attack:
-        size = 2.5 * self.epsilon / self.attack_steps
-        return partial(attacks.pgd, epsilon=self.epsilon, steps=self.attack_steps, step_size=size)
+        return self.attack(self.attack_steps)  # one object, so that it compiles once
 
     @cached_property
     def _fgsm(self) -> attacks.Attack:
         size = self.epsilon
         return partial(attacks.pgd, epsilon=size, steps=1, step_size=size, random_start=False)
+
+    @property
+    def times(self) -> Int[np.ndarray, " t"]:
+        """The epochs at which the first phase is looked at: 21, evenly spaced, the start first."""
+        return np.unique(np.linspace(0, self.epochs, 21).round().astype(int))
 
     @property
     def _keys(self) -> list[Any]:
@@ -94,14 +105,14 @@ class Study:
         self,
         kind: Kind,
         *,
-        epochs: int,
-        keep: Collection[int],
         starts: Sequence[Variables] | None = None,
+        after: int = 0,
         order: int = 0,
     ) -> list[Run]:
         """The first phase: the network is trained, and its kernel with it.
 
-        - "standard": on clean images.
+        - "standard": on clean images, for twice the epochs, so that it can be compared with
+          "adversarial" at as many epochs and at as many updates.
         - "adversarial": two updates a batch, one on the clean images and one on those that attack
           the updated network, as in the official code of Loo et al. (2022).
         - "plain adversarial": one update a batch, on the attacked images (Madry et al. 2018).
@@ -109,46 +120,50 @@ class Study:
 
         Args:
             kind: one of the above.
-            epochs: passes over the data.
-            keep: epochs after which the variables are kept; 0 is the start.
             starts: where the networks start, one a seed; None for the seeds' own.
+            after: epochs that the networks have behind them at these starts.
             order: another number gives the batches another order, and the attack other keys.
 
         Returns:
-            For each seed, the variables by epoch.
+            For each seed, the variables after each of the epochs `times`, not before `after`; for
+            "standard", also after as many epochs more.
 
         Raises:
             ValueError: see `ntklib.training.fit`; or if `kind` is unknown.
             DivergedError: see `ntklib.training.fit`.
         """
-        kinds: dict[str, dict[str, Any]] = {
-            "standard": {},
-            "adversarial": {"adversary": self._pgd, "clean_first": True},
-            "plain adversarial": {"adversary": self._pgd},
-            "plain FGSM": {"adversary": self._fgsm},
+        adversaries = {
+            "standard": None,
+            "adversarial": self._pgd,
+            "plain adversarial": self._pgd,
+            "plain FGSM": self._fgsm,
         }
-        if kind not in kinds:
-            raise ValueError(f"kind: {kind!r} is unknown; it is one of {', '.join(kinds)}")
+        if kind not in adversaries:
+            raise ValueError(f"kind: {kind!r} is unknown; it is one of {', '.join(adversaries)}")
         keys = self._keys
         if starts is None:
             starts = [self.model.init(key, self.train.x[:1]) for key in keys]
         if order:
             keys = [jax.random.fold_in(key, order) for key in keys]
+        epochs = self.epochs if kind != "standard" else 2 * self.epochs
+        keep = sorted({0, *self.times, *(self.times + epochs - self.epochs)})
 
         def run(start: Variables, key: Any) -> Run:
-            return training.fit(
+            history = training.fit(
                 self.model,
                 start,
                 self.train,
                 key,
-                epochs=epochs,
+                epochs=epochs - after,
                 optimizer=training.momentum_sgd(self.learning_rate),
                 batch_size=self.batch_size,
                 loss="ce",
-                keep=keep,
+                adversary=adversaries[kind],
+                clean_first=kind == "adversarial",
+                keep=[int(epoch) - after for epoch in keep if epoch >= after],
                 store=self.store,
-                **kinds[kind],
-            ).kept
+            )
+            return {epoch + after: variables for epoch, variables in history.kept.items()}
 
         return _at_once(run, zip(starts, keys, strict=True))
 
@@ -159,14 +174,13 @@ class Study:
         *,
         adversarial: bool,
         epochs: int,
-        step: float | int = 1.0,
     ) -> dict[Name, list[Classifier]]:
         r"""The second phase: training with the kernel fixed.
 
-        The learning rate is $c\,n / \lambda_1$ with the largest eigenvalue $\lambda_1$ of the
+        The learning rate is $4\,n / \lambda_1$ with the largest eigenvalue $\lambda_1$ of the
         kernel with all outputs on n images, so that no kernel is trained faster than another for
-        being larger. The Hessian of the softmax is at most 1/2, so steps are stable, momentum
-        included, for $c < 7.6$ where the images stand for the training images.
+        being larger. The Hessian of the cross-entropy is at most 1/2, so that momentum is stable
+        up to $7.6\,n / \lambda_1$, if the images stand for the training images.
 
         Args:
             tangents: by any name, the variables $\theta_t$ whose kernel is fixed, one a seed.
@@ -174,7 +188,6 @@ class Study:
             adversarial: whether an update on attacked images follows that on the clean ones, for
                 each batch. The attack is on the linearised model.
             epochs: passes over the data.
-            step: the number c.
 
         Returns:
             By the same names, the trained models, one a seed.
@@ -183,7 +196,6 @@ class Study:
             ValueError: see `ntklib.training.fit`.
             DivergedError: see `ntklib.training.fit`.
         """
-        how = {"adversary": self._pgd, "clean_first": True} if adversarial else {}
 
         def run(tangent: Variables, key: Any) -> Classifier:
             model = linear.linearize(self.model, tangent, centered=True)
@@ -195,11 +207,12 @@ class Study:
                 self.train,
                 key,
                 epochs=epochs,
-                optimizer=training.momentum_sgd(step * len(images) / largest),
+                optimizer=training.momentum_sgd(4 * len(images) / largest),
                 batch_size=self.batch_size,
                 loss="ce",
+                adversary=self._pgd if adversarial else None,
+                clean_first=adversarial,
                 store=self.store,
-                **how,
             )
             return Classifier(model, history.variables)
 
