@@ -289,15 +289,12 @@ twin = np.array(
 )
 for w in widths:
     stopped_net, best_net = at_best_time(finite[w])
-    end = finite[w]["PGD"][:, -1]
+    lost = claims.difference(stopped_net["PGD"], finite[w]["PGD"][:, -1])
+    missing = claims.difference(twin, finite[w]["PGD"][:, -1])
     measurements |= {
-        f"width {w}: robustness lost until its last step": claims.difference(
-            stopped_net["PGD"], end
-        ),
+        f"width {w}: robustness lost until its last step": lost,
         f"width {w}: t* (1/λ₁)": claims.estimate((relative_step * stops)[best_net].mean(1)),
-        f"width {w}: robust accuracy missing to infinite width at its last step": claims.difference(
-            twin, end
-        ),
+        f"width {w}: robust accuracy missing to infinite width at its last step": missing,
         f"width {w}: movement of the parameters": claims.estimate(movement[w]),
     }
 
