@@ -46,9 +46,10 @@ both_phases
 #
 # One trap is the learning rate. A kernel is larger or smaller by factors from one checkpoint to
 # another, and at a common rate the small ones, above all that of the untrained network, would be
-# judged before they have learnt anything. So the rate is $4n/\lambda_1$, with the largest
-# eigenvalue $\lambda_1$ of the kernel on $n$ images, about half of what is stable. What is still
-# missing can be read off the accuracy on clean images, which stands beside each robust accuracy.
+# judged before they have learnt anything. So the rate is $1/h$ for each kernel, with the largest
+# curvature $h$ of its loss at $f = 0$, a bit more than a quarter of what is stable there. What is
+# still missing can be read off the accuracy on clean images, which stands beside each robust
+# accuracy.
 #
 # ## Parameters
 #
@@ -61,7 +62,7 @@ seeds: list = [0, 1, 2]  # each is a start of the network, and an order of the b
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 4000  # training images, the same for all seeds
 n_test: int = 500  # test images
-n_kernel: int = 100  # training images on which the largest eigenvalue of a kernel is found
+n_kernel: int = 100  # training images on which the curvature of the loss is computed
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "cnn_mnist"  # the network, see `ntklib.models.get`
 epochs: int = 20  # passes over the training images in the first phase
@@ -128,8 +129,8 @@ del tangents["standard", 0]
 both = {place: tangents[place] for place in tangents if place[1] in (0, epochs)}
 tangents["standard", 2 * epochs] = [run[2 * epochs] for run in runs["standard"]]
 trained = {
-    "benign": study.fix(tangents, images, adversarial=False, epochs=lazy_epochs),
-    "adversarial": study.fix(both, images, adversarial=True, epochs=lazy_epochs),
+    "benign": study.fix(tangents, images, kind="standard", epochs=lazy_epochs),
+    "adversarial": study.fix(both, images, kind="adversarial", epochs=lazy_epochs),
 }
 
 # %% [markdown]
@@ -328,7 +329,7 @@ Markdown(
 #   another hundred; the profile `laptop` has a network of two convolutions on digits, and far fewer
 #   epochs of both.
 # - The learning rate of the second phase is one number in the official code, for every kernel. Here
-#   it follows the largest eigenvalue of each.
+#   it follows the curvature of each.
 # - The official code attacks with 20 steps in training and 100 in evaluation. Steps are of twice
 #   the radius over their number; here of 2.5 times the radius over their number.
 # - The model of the second phase is the centred one. The official code also has the linearised

@@ -55,7 +55,7 @@ seeds: list = [0, 1, 2]  # each is a start of the network, and an order of the b
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 4000  # training images, the same for all seeds
 n_test: int = 500  # test images
-n_kernel: int = 100  # training images on which the largest eigenvalue of a kernel is found
+n_kernel: int = 100  # training images on which the curvature of the loss is computed
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "cnn_mnist"  # the network, see `ntklib.models.get`
 epochs: int = 20  # passes over the training images in the first phase
@@ -109,8 +109,8 @@ nearest = np.abs(study.times[:, None] - epochs * np.array([0, 0.25, 0.5, 1])).ar
 checkpoints = [int(epoch) for epoch in np.unique(study.times[nearest])]
 judged = checkpoints[-2]
 tangents = {t: [run[t] for run in runs["adversarial"]] for t in checkpoints}
-fixed = study.fix(tangents, images, adversarial=True, epochs=lazy_epochs)
-benign = study.fix({judged: tangents[judged]}, images, adversarial=False, epochs=lazy_epochs)
+fixed = study.fix(tangents, images, kind="adversarial", epochs=lazy_epochs)
+benign = study.fix({judged: tangents[judged]}, images, kind="standard", epochs=lazy_epochs)
 networks = {
     f"{kind} network": [phases.Classifier(study.model, run[epochs]) for run in of_kind]
     for kind, of_kind in runs.items()

@@ -80,11 +80,13 @@ class Plain(nn.Module):
         n_classes: Outputs of the dense readout that ends the chain.
         batch_norm: Whether each convolution is followed by batch normalisation, as in `ResNet18`,
             instead of a bias.
+        activation: Stands for the ReLU.
     """
 
     layers: tuple[tuple[str, int] | str, ...]
     n_classes: int
     batch_norm: bool = False
+    activation: Callable[[Array], Array] = nn.relu
 
     @nn.compact
     def __call__(
@@ -99,11 +101,11 @@ class Plain(nn.Module):
                 case "mean":
                     x = x.mean((1, 2))
                 case "dense", width:
-                    x = nn.relu(nn.Dense(width)(x.reshape(len(x), -1)))
+                    x = self.activation(nn.Dense(width)(x.reshape(len(x), -1)))
                 case kind, width:
                     stride = 2 if kind == "conv/2" else 1
                     x = _Conv(width, (3, 3), stride, use_bias=not self.batch_norm)(x)
-                    x = nn.relu(_norm(train)(x) if self.batch_norm else x)
+                    x = self.activation(_norm(train)(x) if self.batch_norm else x)
         return nn.Dense(self.n_classes)(x.reshape(len(x), -1))
 
 
@@ -114,11 +116,13 @@ class ResNet18(nn.Module):
         channels: Of the stem and the first group, the second, third and fourth group.
         n_classes: Number of outputs.
         zero_head: Whether the weights of the readout start at zero.
+        activation: Stands for the ReLU.
     """
 
     channels: tuple[int, int, int, int]
     n_classes: int
     zero_head: bool
+    activation: Callable[[Array], Array] = nn.relu
 
     @nn.compact
     def __call__(
@@ -126,11 +130,11 @@ class ResNet18(nn.Module):
     ) -> Float[Array, "n {self.n_classes}"]:
         """The logits of a batch of images."""
         x = _Conv(self.channels[0], (3, 3), use_bias=False)(images(x))
-        x = nn.relu(_norm(train)(x))
+        x = self.activation(_norm(train)(x))
         for group, channels in enumerate(self.channels):
             for block in range(2):
                 first = group > 0 and block == 0
-                x = _Block(channels, 2 if first else 1, projection=first)(x, train)
+                x = _Block(channels, 2 if first else 1, first, self.activation)(x, train)
         head = nn.initializers.zeros if self.zero_head else nn.initializers.lecun_normal()
         return nn.Dense(self.n_classes, kernel_init=head)(x.mean((1, 2)))
 
@@ -141,6 +145,7 @@ class _Block(nn.Module):
     channels: int
     stride: int
     projection: bool
+    activation: Callable[[Array], Array]
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
@@ -148,8 +153,8 @@ class _Block(nn.Module):
         shortcut = x
         if self.projection:
             shortcut = _norm(train)(conv((1, 1), self.stride)(x))
-        x = nn.relu(_norm(train)(conv((3, 3), self.stride)(x)))
-        return nn.relu(_norm(train)(conv((3, 3))(x)) + shortcut)
+        x = self.activation(_norm(train)(conv((3, 3), self.stride)(x)))
+        return self.activation(_norm(train)(conv((3, 3))(x)) + shortcut)
 
 
 def _norm(train: bool) -> nn.BatchNorm:

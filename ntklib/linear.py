@@ -6,6 +6,7 @@ what was compiled. An attack on `model` takes `bind(model.apply, variables)`.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -51,6 +52,23 @@ def linearize(model: Model, variables: Variables, *, centered: bool) -> Model:
         return jax.tree.map(jnp.array, {"params": tangent["params"]})
 
     return Model(init, Partial(_centered if centered else _linear, bind(model.apply), tangent))
+
+
+def with_network(model: Model, network: Model) -> Model:
+    """A model with another network in place of its own, such as a smooth one, to attack it.
+
+    Args:
+        model: a network, or one linearised by `linearize`.
+        network: a network whose parameters have the names and shapes of the first one's.
+
+    Returns:
+        The other network; linearised, around the same tangent point, if the model is.
+    """
+    apply = model.apply
+    if not (isinstance(apply, Partial) and apply.func in (_linear, _centered)):
+        return network
+    _, tangent = apply.args
+    return replace(model, apply=Partial(apply.func, bind(network.apply), tangent))
 
 
 def bind(function: Callable[..., Any], *arguments: Any) -> Partial:

@@ -65,7 +65,9 @@ def get(name: str, *, n_classes: int, **options: Any) -> Model:
 
     The others have the standard parametrisation and flax's initialisation: W of variance
     1 / fan_in, b = 0. Their option `width` (1) multiplies the channels, and the units of hidden
-    dense layers. Convolutions are 3x3 with zero padding:
+    dense layers. With `softplus` (infinity) each ReLU is replaced by log(1 + exp(beta z)) / beta
+    for that beta, which is smooth and tends to the ReLU as beta grows; parameters are the same.
+    Convolutions are 3x3 with zero padding:
 
     - "cnn_mega": conv 32, 32, max-pool, conv 64, 64, 128, 128, average-pool, dense (the official
       code of Tsilivis and Kempe 2022).
@@ -227,22 +229,49 @@ def _stacked(stack: kernels.Stack, n_classes: int) -> Model:
 
 
 def _plain(
-    layers: tuple[tuple[str, int] | str, ...], n_classes: int, *, width: float | int = 1
+    layers: tuple[tuple[str, int] | str, ...],
+    n_classes: int,
+    *,
+    width: float | int = 1,
+    softplus: float | int = inf,
 ) -> Model:
+    network = Plain(_scaled(layers, width), n_classes, activation=_activation(softplus))
     # Without batch normalisation, training mode is the same as inference mode.
-    return replace(from_flax(Plain(_scaled(layers, width), n_classes)), apply_train=None)
+    return replace(from_flax(network), apply_train=None)
 
 
-def _cnn_mnist(n_classes: int, *, width: float | int = 1, batch_norm: bool = False) -> Model:
+def _cnn_mnist(
+    n_classes: int,
+    *,
+    width: float | int = 1,
+    batch_norm: bool = False,
+    softplus: float | int = inf,
+) -> Model:
     layers = (("conv", 16), "avg", ("conv", 32), "avg", ("dense", 64))
     if not batch_norm:
-        return _plain(layers, n_classes, width=width)
-    return from_flax(Plain(_scaled(layers, width), n_classes, batch_norm=True))
+        return _plain(layers, n_classes, width=width, softplus=softplus)
+    return from_flax(Plain(_scaled(layers, width), n_classes, True, _activation(softplus)))
 
 
-def _resnet18(n_classes: int, *, width: float | int = 1, zero_head: bool = True) -> Model:
+def _resnet18(
+    n_classes: int,
+    *,
+    width: float | int = 1,
+    zero_head: bool = True,
+    softplus: float | int = inf,
+) -> Model:
     channels = _times(width, 64), _times(width, 128), _times(width, 256), _times(width, 512)
-    return from_flax(ResNet18(channels, n_classes, zero_head))
+    return from_flax(ResNet18(channels, n_classes, zero_head, _activation(softplus)))
+
+
+def _activation(softplus: float | int) -> Callable[[Array], Array]:
+    if not softplus > 0:
+        raise ValueError(f"softplus is {softplus}; it must be positive, or infinite for ReLUs")
+    return nn.relu if softplus == inf else partial(_softplus, softplus)
+
+
+def _softplus(beta: float | int, z: Array) -> Array:
+    return nn.softplus(beta * z) / beta
 
 
 def _scaled(

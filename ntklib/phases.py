@@ -1,17 +1,17 @@
 r"""Two phases of training: a network learns its kernel, then the kernel is fixed and trained on.
 
-In the second phase the network is replaced by its centred linearisation at the parameters
-$\theta_t$ of the first, $J_{\theta_t}(x)\,(\theta - \theta_t)$, whose tangent kernel is that of the
-network at $\theta_t$ and stays so. Source: Loo et al. (2022).
+In the second phase the network is replaced by its linearisation at the parameters $\theta_t$ of the
+first, whose tangent kernel is that of the network at $\theta_t$ and stays so. Sources: Loo et al.
+(2022); Tsilivis & Kempe (2022).
 """
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -22,7 +22,8 @@ from ntklib import attacks, linear, ntk, training
 from ntklib.data import Split
 from ntklib.models import Model, Variables
 
-Kind = Literal["standard", "adversarial", "plain adversarial", "plain FGSM"]
+Kind = str
+"""A kind of training, see `Study.learn`."""
 Run = dict[int, Variables]
 """The variables of a network after some epochs."""
 
@@ -46,6 +47,28 @@ class Classifier(NamedTuple):
     def logits_fn(self) -> Partial:
         """What attacks take."""
         return linear.bind(self.model.apply, self.variables)
+
+
+def smoothed(classifier: Classifier, smooth: Model, attack: attacks.Attack) -> attacks.Attack:
+    r"""An attack on a classifier, through a smooth one that is near it.
+
+    The Jacobian $J_{\theta_t}(x)$ of a ReLU network jumps where the image makes a ReLU switch, and
+    with it the linearised network. The gradient with respect to the image does not see the jumps,
+    so that an attack by gradients may find nothing where there is much to be found. With smooth
+    activations a jump becomes a slope. (Athalye et al. 2018 advise to attack through a smooth
+    stand-in.)
+
+    Args:
+        classifier: the classifier that the attack is meant for.
+        smooth: its network, with smooth activations: see the option `softplus` of
+            `ntklib.models.get`.
+        attack: an attack by gradients.
+
+    Returns:
+        An attack that makes the same images whatever it is given as `logits_fn`.
+    """
+    stand_in = Classifier(linear.with_network(classifier.model, smooth), classifier.variables)
+    return lambda _, x, y, key: attack(stand_in.logits_fn, x, y, key)
 
 
 @dataclass(frozen=True)
@@ -132,14 +155,6 @@ class Study:
             ValueError: see `ntklib.training.fit`; or if `kind` is unknown.
             DivergedError: see `ntklib.training.fit`.
         """
-        adversaries = {
-            "standard": None,
-            "adversarial": self._pgd,
-            "plain adversarial": self._pgd,
-            "plain FGSM": self._fgsm,
-        }
-        if kind not in adversaries:
-            raise ValueError(f"kind: {kind!r} is unknown; it is one of {', '.join(adversaries)}")
         keys = self._keys
         if starts is None:
             starts = [self.model.init(key, self.train.x[:1]) for key in keys]
@@ -149,19 +164,14 @@ class Study:
         keep = sorted({0, *self.times, *(self.times + epochs - self.epochs)})
 
         def run(start: Variables, key: Any) -> Run:
-            history = training.fit(
+            history = self._fit(
+                kind,
                 self.model,
                 start,
-                self.train,
                 key,
                 epochs=epochs - after,
-                optimizer=training.momentum_sgd(self.learning_rate),
-                batch_size=self.batch_size,
-                loss="ce",
-                adversary=adversaries[kind],
-                clean_first=kind == "adversarial",
+                rate=self.learning_rate,
                 keep=[int(epoch) - after for epoch in keep if epoch >= after],
-                store=self.store,
             )
             return {epoch + after: variables for epoch, variables in history.kept.items()}
 
@@ -172,22 +182,26 @@ class Study:
         tangents: Mapping[Name, Sequence[Variables]],
         images: Float[Array, "n ..."],
         *,
-        adversarial: bool,
+        kind: Kind,
         epochs: int,
+        centered: bool = True,
     ) -> dict[Name, list[Classifier]]:
         r"""The second phase: training with the kernel fixed.
 
-        The learning rate is $4\,n / \lambda_1$ with the largest eigenvalue $\lambda_1$ of the
-        kernel with all outputs on n images, so that no kernel is trained faster than another for
-        being larger. The Hessian of the cross-entropy is at most 1/2, so that momentum is stable
-        up to $7.6\,n / \lambda_1$, if the images stand for the training images.
+        The learning rate is $1/h$ with the largest curvature h of the loss where all C classes are
+        as likely, which is where the centred model starts: the largest eigenvalue of
+        $(I \otimes P)\, K\, (I \otimes P) / (n C)$, for the kernel K with all outputs on n images
+        and $P = I - \frac1C \mathbf 1 \mathbf 1^\top$. So no kernel is trained faster than another
+        for being larger. Momentum is stable there up to $3.8 / h$.
 
         Args:
             tangents: by any name, the variables $\theta_t$ whose kernel is fixed, one a seed.
-            images: images on which the eigenvalue is found.
-            adversarial: whether an update on attacked images follows that on the clean ones, for
-                each batch. The attack is on the linearised model.
-            epochs: passes over the data.
+            images: images that stand for the training images where the curvature is computed.
+            kind: see `learn`. The attack is on the linearised model.
+            epochs: passes over the data, whatever the kind.
+            centered: whether the model is $J_{\theta_t}(x)\,(\theta - \theta_t)$, which starts at
+                zero and owes all to its kernel, or continues the network, as
+                $f_{\theta_t}(x) + J_{\theta_t}(x)\,(\theta - \theta_t)$.
 
         Returns:
             By the same names, the trained models, one a seed.
@@ -198,22 +212,10 @@ class Study:
         """
 
         def run(tangent: Variables, key: Any) -> Classifier:
-            model = linear.linearize(self.model, tangent, centered=True)
-            kernel = np.asarray(ntk.gram(self.model, tangent, images, output="full"))
-            largest = float(np.linalg.eigvalsh(kernel)[-1])
-            history = training.fit(
-                model,
-                model.init(key, images),
-                self.train,
-                key,
-                epochs=epochs,
-                optimizer=training.momentum_sgd(4 * len(images) / largest),
-                batch_size=self.batch_size,
-                loss="ce",
-                adversary=self._pgd if adversarial else None,
-                clean_first=adversarial,
-                store=self.store,
-            )
+            model = linear.linearize(self.model, tangent, centered=centered)
+            kernel = ntk.gram(self.model, tangent, images, output="full")
+            start, rate = model.init(key, images), 1 / _curvature(kernel, len(images))
+            history = self._fit(kind, model, start, key, epochs=epochs, rate=rate, keep=())
             return Classifier(model, history.variables)
 
         keys = self._keys
@@ -224,6 +226,50 @@ class Study:
         ]
         trained = iter(_at_once(run, [job[1:] for job in jobs]))
         return {name: [next(trained) for _ in of_seeds] for name, of_seeds in tangents.items()}
+
+    def _fit(
+        self,
+        kind: Kind,
+        model: Model,
+        start: Variables,
+        key: Any,
+        *,
+        epochs: int,
+        rate: float | int,
+        keep: Collection[int],
+    ) -> training.History:
+        """One run of either phase."""
+        adversaries = {
+            "standard": None,
+            "adversarial": self._pgd,
+            "plain adversarial": self._pgd,
+            "plain FGSM": self._fgsm,
+        }
+        if kind not in adversaries:
+            raise ValueError(f"kind: {kind!r} is unknown; it is one of {', '.join(adversaries)}")
+        return training.fit(
+            model,
+            start,
+            self.train,
+            key,
+            epochs=epochs,
+            optimizer=training.momentum_sgd(rate),
+            batch_size=self.batch_size,
+            loss="ce",
+            adversary=adversaries[kind],
+            clean_first=kind == "adversarial",
+            keep=keep,
+            store=self.store,
+        )
+
+
+def _curvature(kernel: Float[Array, "nc nc"], n: int) -> float:
+    """Largest eigenvalue of the Hessian of the mean cross-entropy, at equal probabilities."""
+    c = len(kernel) // n
+    blocks = np.asarray(kernel, np.float64).reshape(n, c, n, c)
+    blocks = blocks - blocks.mean(1, keepdims=True)
+    blocks = blocks - blocks.mean(3, keepdims=True)
+    return float(np.linalg.eigvalsh(blocks.reshape(n * c, n * c))[-1]) / (n * c)
 
 
 def _at_once(function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]) -> list[Result]:

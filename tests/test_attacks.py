@@ -1,4 +1,5 @@
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -467,3 +468,59 @@ def test_bad_shapes_and_dtypes_are_refused_without_run_time_types():
         gradient.check_model(f, x, y.astype(float))
     with pytest.raises(ValueError, match=r"^y: shape \(2,\) does not fit"):
         gradient.check_model(f, x, y[:2])
+
+
+# --- several attacks ---
+
+
+def test_an_ensemble_takes_for_each_image_the_first_attack_that_works():
+    x, y = jnp.full((4, 1, 1, 1), 0.5), jnp.ones(4, jnp.int32)  # logit x - 0.4: all are correct
+    keys = []
+
+    def on(which, to):
+        def attack(logits_fn, x, y, key):
+            keys.append(key)
+            return x.at[jnp.array(which)].set(to)
+
+        return attack
+
+    def logits_fn(x):
+        return x.reshape(-1, 1) - 0.4
+
+    attack = attacks.ensemble(on([0, 1], 0.1), on([1, 2], 0.2), on([3], 0.45))
+    found = attack(logits_fn, x, y, jax.random.key(0))
+    np.testing.assert_allclose(found.ravel(), [0.1, 0.1, 0.2, 0.45])
+    assert len({jax.random.key_data(key).tobytes() for key in keys}) == 3
+
+
+def test_an_ensemble_needs_an_attack():
+    with pytest.raises(ValueError, match=r"^attacks: there are none; give one or more"):
+        attacks.ensemble()
+
+
+def test_an_ensemble_leaves_no_more_than_its_best_member():
+    x = jax.random.uniform(jax.random.key(0), (30, 2, 2, 1))
+    y = jnp.arange(30) % 3
+    weights = jax.random.normal(jax.random.key(1), (4, 3))
+    members = [
+        partial(attacks.pgd, epsilon=0.1, steps=3, step_size=0.05, loss="margin"),
+        partial(attacks.square, epsilon=0.1, queries=20),
+    ]
+
+    def logits_fn(x):
+        return x.reshape(len(x), -1) @ weights
+
+    def withstood(attack):
+        return attacks.robust_accuracy(
+            logits_fn, x, y, jax.random.key(2), attack=attack, batch_size=30
+        ).robust
+
+    key = jax.random.fold_in(jax.random.key(2), 0)  # of the first batch
+    right = [
+        attacks.correct(logits_fn(member(logits_fn, x, y, k)), y)
+        for member, k in zip(members, (key, jax.random.fold_in(key, 1)), strict=True)
+    ]
+    clean = attacks.correct(logits_fn(x), y)
+    np.testing.assert_array_equal(
+        withstood(attacks.ensemble(*members)), clean & right[0] & right[1]
+    )

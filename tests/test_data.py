@@ -227,6 +227,23 @@ def test_pooling_is_the_mean_of_each_block():
             np.testing.assert_allclose(coarse.train.x[:, row, column, 0], mean, atol=1e-6)
 
 
+def test_balanced_has_the_first_images_of_each_class():
+    train = load("digits", n_train=200, n_test=20).train
+    part = train.balanced(57)
+    assert np.array_equal(part.y, np.repeat(np.arange(10), 5))
+    for c in range(10):
+        np.testing.assert_array_equal(part.x[5 * c : 5 * c + 5], train.x[train.y == c][:5])
+    assert len(train.balanced(10)) == 10
+    assert len(train.balanced(209)) == 200
+
+
+@pytest.mark.parametrize("n", [9, 0, -10, 210])
+def test_balanced_refuses_what_it_has_not(n):
+    train = load("digits", n_train=200, n_test=20).train
+    with pytest.raises(ValueError, match=f"^n: {n} is out of range; it is from 10 to 209$"):
+        train.balanced(n)
+
+
 def test_targets():
     drawn = data.load("digits", n_train=30, n_test=10)
     assert np.array_equal(drawn.train.one_hot(), np.eye(10)[drawn.train.y])

@@ -167,3 +167,24 @@ def test_antisymmetric_is_the_difference_and_keeps_other_collections(key):
         variables[kind]["second"] = tree
     expected = (base.apply(base.init(key, x), x) - base.apply(shifted, x)) / sqrt(2)
     np.testing.assert_allclose(model.apply(variables, x), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cnn_mnist", "cnn_small", "resnet18"])
+def test_smooth_networks_have_the_parameters_and_the_limit_of_the_relu(name):
+    x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
+    sharp, smooth, coarse = (
+        models.get(name, n_classes=4, softplus=beta) for beta in (float("inf"), 1e4, 1.0)
+    )
+    variables = models.get(name, n_classes=4).init(jax.random.key(1), x)
+    if name == "resnet18":  # its readout starts at zero
+        variables["params"]["Dense_0"]["kernel"] += 0.1
+    logits = sharp.apply(variables, x)
+    np.testing.assert_array_equal(logits, models.get(name, n_classes=4).apply(variables, x))
+    np.testing.assert_allclose(smooth.apply(variables, x), logits, atol=2e-2)
+    assert float(jnp.abs(coarse.apply(variables, x) - logits).max()) > 0.1
+
+
+@pytest.mark.parametrize("beta", [0, -1.0, float("nan")])
+def test_softplus_is_positive(beta):
+    with pytest.raises(ValueError, match=f"^softplus is {beta}; it must be positive"):
+        models.get("cnn_mnist", n_classes=4, softplus=beta)

@@ -14,6 +14,7 @@ one draw for ever: the check `stochastic` is there for it.
 """
 
 from ntklib.attacks.ball import Clip, Norm, random_sign
+from ntklib.attacks.ensemble import ensemble
 from ntklib.attacks.gradient import fgsm, input_gradient, pgd
 from ntklib.attacks.losses import (
     Images,
@@ -55,6 +56,7 @@ __all__ = [
     "black_box",
     "budget",
     "correct",
+    "ensemble",
     "fgsm",
     "input_gradient",
     "loss_per_point",

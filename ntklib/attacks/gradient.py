@@ -163,7 +163,8 @@ _Climb = tuple[Int[Array, ""], Images, Bool[Array, " n"]]
 _Best = tuple[Images, Bool[Array, " n"], Float[Array, " n"]]
 
 
-def _choose(which: Bool[Array, " n"], these: Images, those: Images) -> Images:
+def choose(which: Bool[Array, " n"], these: Images, those: Images) -> Images:
+    """These images where it says so, those elsewhere."""
     return jnp.where(which[:, None, None, None], these, those)
 
 
@@ -198,19 +199,19 @@ def _pgd(
         g, logits = _gradient(logits_fn, z, y, loss)
         moving = correct(logits, y) | ~early_exit
         moved = ball.project(z + step_size * direction(g), x, epsilon, norm, clip)
-        return k + 1, _choose(moving, moved, z), moving
+        return k + 1, choose(moving, moved, z), moving
 
     def attempt(best: _Best, start: Images) -> tuple[_Best, None]:
         z, broken, height = best
         moving = ~(broken & early_exit)
-        beginning = jnp.zeros((), int), _choose(moving, start, z), moving
+        beginning = jnp.zeros((), int), choose(moving, start, z), moving
         _, last, _ = jax.lax.while_loop(unfinished, step, beginning)
         if len(starts) == 1:  # nothing to choose from
             return (last, broken, height), None
         logits = logits_fn(last)
         wrong, value = ~correct(logits, y), loss_per_point(logits, y, loss).astype(x.dtype)
         better = jnp.where(wrong == broken, value > height, wrong)
-        best = _choose(better, last, z), wrong | broken, jnp.where(better, value, height)
+        best = choose(better, last, z), wrong | broken, jnp.where(better, value, height)
         return best, None
 
     nothing = (x, jnp.zeros(len(x), bool), jnp.full(len(x), -jnp.inf, x.dtype))
