@@ -51,6 +51,12 @@ both_phases
 # still missing can be read off the accuracy on clean images, which stands beside each robust
 # accuracy.
 #
+# Another trap is the attack. The Jacobian of a ReLU network jumps where the image makes a ReLU
+# switch, and so does $f$; an attack by gradients does not see the jumps. *Adversarial training on a
+# fixed kernel gives a robust classifier* shows what that hides. So every model here is attacked
+# twice, by its own gradients and through a copy of itself whose ReLUs are smooth, and an image
+# counts as withstood if it withstands both.
+#
 # ## Parameters
 #
 # The values are those of the profile `laptop`. Papermill replaces them.
@@ -108,7 +114,7 @@ draw.provenance
 
 # %%
 runs = {kind: study.learn(kind) for kind in ("standard", "adversarial")}
-shares = np.array([0, 0.05, 0.25, 0.5, 1])  # of the epochs
+shares = np.array([0, 0.1, 0.5, 1])  # of the epochs
 nearest = np.abs(study.times[:, None] - epochs * shares).argmin(0)
 checkpoints = [int(epoch) for epoch in np.unique(study.times[nearest])]
 checkpoints
@@ -134,22 +140,29 @@ trained = {
 }
 
 # %% [markdown]
-# All are attacked by 20 steps of projected gradient descent (PGD), each by an attack on itself.
+# The attacks are projected gradient descent (PGD): 20 steps on the model itself, and 50 on the one
+# with smooth activations, $\log(1 + e^{\beta z}) / \beta$ with $\beta = 30$ in place of each ReLU.
 
 # %%
-attack = study.attack(steps=20)
+smooth = models.get(network, n_classes=draw.train.n_classes, softplus=30.0)
+pgd = study.attack(steps=20)
+through_smooth = phases.smoothed(study.attack(steps=50), smooth)
 test = draw.test
 
 
+def withstood(classifier, seed, attack):
+    """Which test images the classifier gets right: clean, and under attack."""
+    f, key = classifier.logits_fn, jax.random.key(seed)
+    return attacks.robust_accuracy(f, test.x, test.y, key, attack=attack, batch_size=50)
+
+
 def measure(classifiers):
-    """Which test images each classifier gets right: clean, and under attack; (seeds, images)."""
-    outcomes = [
-        attacks.robust_accuracy(
-            c.logits_fn, test.x, test.y, jax.random.key(seed), attack=attack, batch_size=50
-        )
-        for c, seed in zip(classifiers, seeds, strict=True)
-    ]
-    return np.array([o.clean for o in outcomes]), np.array([o.robust for o in outcomes])
+    """Which test images each gets right: clean, under PGD, under both; (3, seeds, images)."""
+    rows = []
+    for classifier, seed in zip(classifiers, seeds, strict=True):
+        own, other = (withstood(classifier, seed, attack) for attack in (pgd, through_smooth))
+        rows.append([own.clean, own.robust, own.robust & other.robust])
+    return np.swapaxes(np.array(rows), 0, 1)
 
 
 # %%
@@ -171,16 +184,15 @@ with plots.style():
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
     for kind in runs:
         along = [("benign", kind if t else "adversarial", t) for t in checkpoints]
-        clean, robust = zip(*(lazy[place] for place in along), strict=True)
-        plots.band(left, checkpoints, [claims.estimate(c) for c in clean], kind)
-        plots.band(right, checkpoints, [claims.estimate(r) for r in robust], kind)
+        for axes, i in ((left, 0), (right, 2)):
+            plots.band(axes, checkpoints, [claims.estimate(lazy[p][i]) for p in along], kind)
     for axes in (left, right):
         axes.set(xlabel="epoch of the first phase", ylim=(0, 1.02))
         axes.xaxis.get_major_locator().set_params(integer=True)
     left.set(ylabel="accuracy", title="clean images")
     right.set(title="under attack")
     left.legend(title="first phase", loc="lower right")
-last = {kind: lazy["benign", kind, epochs][1].mean() for kind in runs}
+last = {kind: lazy["benign", kind, epochs][2].mean() for kind in runs}
 plots.show(
     figure,
     name="fig-robust-kernel-time",
@@ -198,7 +210,7 @@ plots.show(
 
 # %% tags=["hide-input"]
 kinds, phase_kinds = ("standard", "adversarial"), ("benign", "adversarial")
-cells = {(k, p): claims.estimate(lazy[p, k, epochs][1]) for k in kinds for p in phase_kinds}
+cells = {(k, p): claims.estimate(lazy[p, k, epochs][2]) for k in kinds for p in phase_kinds}
 with plots.style():
     figure, axes = plt.subplots(figsize=(6, 3))
     values = np.reshape([e.value for e in cells.values()], (2, 2))
@@ -214,34 +226,39 @@ plots.show(
     name="fig-robust-kernel-table",
     alt="Table of accuracies under attack. "
     + " ".join(f"Kernel of {k} training, {p} on it: {e.value:.2f}." for (k, p), e in cells.items()),
-    caption="Accuracy under attack of the four combinations, with 95 % intervals.",
+    caption="Accuracy under both attacks of the four combinations, with 95 % intervals.",
 )
 
 # %% [markdown]
 # ## Is the attack sound?
 #
-# A linearised model could hide its gradients. So the checks are made on the classifier that claims
-# the most: benign training on the last kernel of adversarial training. Among the attacks are images
-# crafted on the network from which the kernel is.
+# The checks are made on the classifier that claims the most: benign training on the last kernel of
+# adversarial training, of the first seed. Among the attacks are images crafted on the network from
+# which the kernel is. The last check is a search of 1,000 queries that needs no gradient (Square):
+# it must not do better than the two attacks together.
 
 # %%
 suspect = trained["benign"]["adversarial", epochs][0].logits_fn
 source = phases.Classifier(study.model, runs["adversarial"][0][epochs]).logits_fn
-crafted = attack(source, test.x, test.y, jax.random.key(seeds[0]))
+key = jax.random.key(seeds[0])
 findings = attacks.soundness(
     suspect,
     test.x,
     test.y,
-    jax.random.key(seeds[0]),
+    key,
     epsilon=epsilon,
-    transferred={"the adversarially trained network": crafted},
+    queries=0,
+    transferred={"the adversarially trained network": pgd(source, test.x, test.y, key)},
 )
+searched = attacks.square(suspect, test.x, test.y, key, epsilon=epsilon, queries=1000)
+both_attacks = attacks.ensemble(pgd, through_smooth)(suspect, test.x, test.y, key)
+findings.append(attacks.black_box(suspect, test.y, white_box=both_attacks, searched=searched))
 
 # %% [markdown]
 # ## Verdict
 
 # %%
-clean, robust = ({place: outcome[i] for place, outcome in lazy.items()} for i in (0, 1))
+clean, robust = ({place: outcome[i] for place, outcome in lazy.items()} for i in (0, 2))
 on_adversarial, on_standard, on_initial = (
     robust["benign", kind, epoch]
     for kind, epoch in (("adversarial", epochs), ("standard", epochs), ("adversarial", 0))
@@ -253,12 +270,13 @@ measurements = {
 }
 
 # %%
+levels = ("accuracy", "accuracy under PGD", "accuracy under both attacks")
 for kind, outcome in networks.items():
-    for name, right in zip(("accuracy", "robust accuracy"), outcome, strict=True):
+    for name, right in zip(levels, outcome, strict=True):
         measurements[f"{name}, {kind} network"] = claims.estimate(right)
 for (phase, kind, epoch), outcome in lazy.items():
     kernel = f"{kind} kernel of epoch {epoch}" if epoch else "kernel at the start"
-    for name, right in zip(("accuracy", "robust accuracy"), outcome, strict=True):
+    for name, right in zip(levels, outcome, strict=True):
         measurements[f"{name}, {phase} training on the {kernel}"] = claims.estimate(right)
 
 # %%
@@ -309,11 +327,11 @@ claims.judge(
 
 # %% tags=["hide-input"]
 Markdown(
-    "Benign training on the last kernel of adversarial training withstands the attack on "
+    "Benign training on the last kernel of adversarial training withstands both attacks on "
     f"{claims.estimate(on_adversarial)} of the test images, on the last kernel of standard "
     f"training on {claims.estimate(on_standard)}, and on the kernel at the start on "
     f"{claims.estimate(on_initial)}. The adversarially trained network itself has "
-    f"{claims.estimate(networks['adversarial'][1])}. Brackets hold 95 % intervals."
+    f"{claims.estimate(networks['adversarial'][2])}. Brackets hold 95 % intervals."
 )
 
 # %% [markdown]
@@ -331,7 +349,8 @@ Markdown(
 # - The learning rate of the second phase is one number in the official code, for every kernel. Here
 #   it follows the curvature of each.
 # - The official code attacks with 20 steps in training and 100 in evaluation. Steps are of twice
-#   the radius over their number; here of 2.5 times the radius over their number.
+#   the radius over their number; here of 2.5 times the radius over their number. It has no attack
+#   through a smooth model. The table of results has the accuracies under PGD alone, too.
 # - The model of the second phase is the centred one. The official code also has the linearised
 #   network, $f_{\theta_t}$ included; that one inherits the robustness of $f_{\theta_t}$ itself, so
 #   it would not show what is due to the kernel.
@@ -341,6 +360,5 @@ Markdown(
 #
 # - Benign training on the kernel of a standard network is as robust once that network has made as
 #   many updates. The control with twice the epochs is in the table of results.
-# - The soundness checks fail: then the robustness of the linear model is hidden gradients.
-#   *Is the robustness of a fixed kernel real?* attacks it harder.
+# - An attack that breaks the linear model on the kernel of adversarial training and was not tried.
 # - A larger network on photographs does not show it: try `PROFILE=cifar`.

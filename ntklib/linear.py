@@ -6,7 +6,6 @@ what was compiled. An attack on `model` takes `bind(model.apply, variables)`.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -54,21 +53,19 @@ def linearize(model: Model, variables: Variables, *, centered: bool) -> Model:
     return Model(init, Partial(_centered if centered else _linear, bind(model.apply), tangent))
 
 
-def with_network(model: Model, network: Model) -> Model:
-    """A model with another network in place of its own, such as a smooth one, to attack it.
+def with_network(logits_fn: Partial, network: Model) -> Partial:
+    """A classifier with another network in place of its own, such as a smooth one, to attack it.
 
     Args:
-        model: a network, or one linearised by `linearize`.
+        logits_fn: `bind(model.apply, variables)` of a network, or of one linearised by `linearize`.
         network: a network whose parameters have the names and shapes of the first one's.
 
     Returns:
-        The other network; linearised, around the same tangent point, if the model is.
+        The same for the other network; linearised, around the same tangent point, if it was.
     """
-    apply = model.apply
-    if not (isinstance(apply, Partial) and apply.func in (_linear, _centered)):
-        return network
-    _, tangent = apply.args
-    return replace(model, apply=Partial(apply.func, bind(network.apply), tangent))
+    if logits_fn.func in (_linear, _centered):
+        return Partial(logits_fn.func, bind(network.apply), *logits_fn.args[1:])
+    return bind(network.apply, *logits_fn.args)
 
 
 def bind(function: Callable[..., Any], *arguments: Any) -> Partial:

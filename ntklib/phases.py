@@ -49,8 +49,8 @@ class Classifier(NamedTuple):
         return linear.bind(self.model.apply, self.variables)
 
 
-def smoothed(classifier: Classifier, smooth: Model, attack: attacks.Attack) -> attacks.Attack:
-    r"""An attack on a classifier, through a smooth one that is near it.
+def smoothed(attack: attacks.Attack, smooth: Model) -> attacks.Attack:
+    r"""An attack by gradients, of a smooth classifier that is near the one it is meant for.
 
     The Jacobian $J_{\theta_t}(x)$ of a ReLU network jumps where the image makes a ReLU switch, and
     with it the linearised network. The gradient with respect to the image does not see the jumps,
@@ -59,16 +59,18 @@ def smoothed(classifier: Classifier, smooth: Model, attack: attacks.Attack) -> a
     stand-in.)
 
     Args:
-        classifier: the classifier that the attack is meant for.
-        smooth: its network, with smooth activations: see the option `softplus` of
+        attack: the attack.
+        smooth: the classifier's network with smooth activations: see the option `softplus` of
             `ntklib.models.get`.
-        attack: an attack by gradients.
 
     Returns:
-        An attack that makes the same images whatever it is given as `logits_fn`.
+        An attack on what `ntklib.linear.bind` makes of a network, or of a linearised one.
     """
-    stand_in = Classifier(linear.with_network(classifier.model, smooth), classifier.variables)
-    return lambda _, x, y, key: attack(stand_in.logits_fn, x, y, key)
+
+    def through(logits_fn: Partial, x: attacks.Images, y: attacks.Labels, key: Any) -> Array:
+        return attack(linear.with_network(logits_fn, smooth), x, y, key)
+
+    return through
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Study:
         learning_rate: of the first phase.
         batch_size: images of a batch.
         store: see `ntklib.training.fit`.
+        smooth: the network with smooth activations, for the kind "smoothed adversarial".
     """
 
     model: Model
@@ -100,6 +103,7 @@ class Study:
     learning_rate: float | int
     batch_size: int
     store: str | Path | None = None
+    smooth: Model | None = None
 
     def attack(self, steps: int) -> attacks.Attack:
         """PGD as in training, with another number of steps."""
@@ -114,6 +118,11 @@ class Study:
     def _fgsm(self) -> attacks.Attack:
         size = self.epsilon
         return partial(attacks.pgd, epsilon=size, steps=1, step_size=size, random_start=False)
+
+    @cached_property
+    def _smoothed(self) -> attacks.Attack:
+        assert self.smooth is not None
+        return smoothed(self._pgd, self.smooth)
 
     @property
     def times(self) -> Int[np.ndarray, " t"]:
@@ -140,6 +149,7 @@ class Study:
           the updated network, as in the official code of Loo et al. (2022).
         - "plain adversarial": one update a batch, on the attacked images (Madry et al. 2018).
         - "plain FGSM": the same, with an attack of one step from the clean image.
+        - "smoothed adversarial": as "adversarial", with the attack through `smooth`.
 
         Args:
             kind: one of the above.
@@ -239,12 +249,14 @@ class Study:
         keep: Collection[int],
     ) -> training.History:
         """One run of either phase."""
-        adversaries = {
+        adversaries: dict[str, attacks.Attack | None] = {
             "standard": None,
             "adversarial": self._pgd,
             "plain adversarial": self._pgd,
             "plain FGSM": self._fgsm,
         }
+        if self.smooth is not None:
+            adversaries["smoothed adversarial"] = self._smoothed
         if kind not in adversaries:
             raise ValueError(f"kind: {kind!r} is unknown; it is one of {', '.join(adversaries)}")
         return training.fit(
@@ -257,7 +269,7 @@ class Study:
             batch_size=self.batch_size,
             loss="ce",
             adversary=adversaries[kind],
-            clean_first=kind == "adversarial",
+            clean_first=kind in ("adversarial", "smoothed adversarial"),
             keep=keep,
             store=self.store,
         )

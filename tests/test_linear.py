@@ -263,9 +263,18 @@ def test_another_network_is_expanded_around_the_same_point(centered):
     x = jax.random.uniform(jax.random.key(0), (3, 8, 8, 1))
     network, smooth = (models.get("cnn_mnist", n_classes=3, **o) for o in ({}, {"softplus": 5.0}))
     tangent, variables = (network.init(jax.random.key(seed), x) for seed in (1, 2))
-    expanded = linear.linearize(network, tangent, centered=centered)
-    found = linear.with_network(expanded, smooth).apply(variables, x)
-    expected = linear.linearize(smooth, tangent, centered=centered).apply(variables, x)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert not np.allclose(found, expanded.apply(variables, x), rtol=1e-3)
-    assert linear.with_network(network, smooth) is smooth
+    logits_fn, expected = (
+        linear.bind(linear.linearize(model, tangent, centered=centered).apply, variables)
+        for model in (network, smooth)
+    )
+    found = linear.with_network(logits_fn, smooth)
+    np.testing.assert_allclose(found(x), expected(x), rtol=1e-6)
+    assert not np.allclose(found(x), logits_fn(x), rtol=1e-3)
+
+
+def test_another_network_takes_the_parameters():
+    x = jax.random.uniform(jax.random.key(0), (3, 8, 8, 1))
+    network, smooth = (models.get("cnn_mnist", n_classes=3, **o) for o in ({}, {"softplus": 5.0}))
+    variables = network.init(jax.random.key(1), x)
+    found = linear.with_network(linear.bind(network.apply, variables), smooth)
+    np.testing.assert_allclose(found(x), smooth.apply(variables, x), rtol=1e-6)
