@@ -55,7 +55,7 @@ dataset: str = "mnist5k"  # where the images come from
 seeds: list = [0, 1, 2]  # each is a start of the network, and an order of the batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 4000  # training images, the same for all seeds
-n_test: int = 500  # test images
+n_test: int = 300  # test images
 n_kernel: int = 60  # training images, in equal parts of each class, on which kernels are compared
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "cnn_mnist"  # the network, see `ntklib.models.get`
@@ -188,7 +188,7 @@ continued = {
 
 # %%
 test = draw.test
-smooth = models.get(network, n_classes=draw.train.n_classes, softplus=30.0)
+smooth = models.get(network, n_classes=draw.train.n_classes, softplus=20.0)
 strong = attacks.ensemble(attack, phases.smoothed(study.attack(steps=50), smooth))
 
 
