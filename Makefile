@@ -29,7 +29,7 @@ book: $(READY)   ## execute what changed, render the book to build/html
 	@$(BIN)/python -m workflow book
 
 test: $(READY)   ## run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 run: $(READY)    ## run one notebook: make run NB=ntk_transfer PROFILE=laptop SET="seeds=[7]"
 	@$(BIN)/python -m workflow run "$$NB" --profile "$$PROFILE" --set="$$SET"
