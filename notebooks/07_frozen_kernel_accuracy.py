@@ -511,8 +511,10 @@ claims.judge(
     seeds=seeds,
     soundness=findings,
     measurements={
-        f"accuracy of {target} on images crafted on {source}": e
-        for (source, target), e in transfer.items()
+        "accuracy on images crafted on another model": {
+            source: {target: transfer[source, target].as_dict() for target in names}
+            for source in names
+        }
     },
     data_sha256=draw.provenance["sha256"],
 )
