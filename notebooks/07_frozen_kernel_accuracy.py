@@ -44,7 +44,7 @@ sharing
 # al. 2018).
 #
 # So the question of this page is whether the robustness of the fixed kernel is real. The claim is
-# judged under the attack of the paper. Then the model is attacked by more than that: more steps,
+# judged under PGD, as in the paper. Then the model is attacked by more than that: more steps,
 # larger steps, several starts, other losses, images crafted on other models, a search that sees no
 # gradient, and PGD on a copy of the model in which each ReLU is replaced by the smooth
 # $\log(1 + e^{\beta z}) / \beta$, where a jump is a slope that the gradient sees. An image counts
@@ -557,7 +557,8 @@ Markdown(
 #   ones go to and fro.
 # - The official code stores adversarial images as bytes, rounded down, before it shows them to
 #   another model. Here they stay as they are.
-# - The ℓ2 radius has the same ratio to ε as in the official code, whose paper reports ℓ∞ only.
+# - The ℓ2 radius has the same ratio to ε as in the official code. By a comment there, the paper
+#   reports ℓ∞ only.
 #
 # ## What would change our mind
 #

@@ -421,9 +421,9 @@ Markdown(
 # %% [markdown]
 # ## Fidelity: what is done differently
 #
-# - The paper trains a larger network on CIFAR-10, for 200 epochs of gradient descent without
-#   momentum at a rate of 0.01, and never shuffles the data. Here batches are shuffled, and momentum
-#   is 0.9.
+# - The official code trains a larger network on CIFAR-10, for 200 epochs of gradient descent
+#   without momentum at a rate of 0.01, and never shuffles the data. Here batches are shuffled, and
+#   momentum is 0.9.
 # - The official code follows the kernel on 250 images; the share of the spectrum called its top is
 #   the same here.
 # - Its kernels are on changing images, see above. The verdict is on one fixed batch of clean

@@ -61,7 +61,8 @@ def with_network(logits_fn: Partial, network: Model) -> Partial:
         network: a network whose parameters have the names and shapes of the first one's.
 
     Returns:
-        The same for the other network; linearised, around the same tangent point, if it was.
+        The same for the other network; linearised, around the same tangent point, if it was. Logits
+        of shape (n, k), as before; parameters that do not fit are refused when it is applied.
     """
     if logits_fn.func in (_linear, _centered):
         return Partial(logits_fn.func, bind(network.apply), *logits_fn.args[1:])
