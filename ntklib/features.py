@@ -137,21 +137,12 @@ def robustness(
         TypeError: If indices or labels are not integers, or x is not of a floating-point type.
         ValueError: If inputs, labels or indices do not fit, or `batch_size` is out of range.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} is out of range; it is a whole number >= 1")
-    outcomes, size = usefulness(regressor, groups, x, y), min(batch_size, len(x))
-    x, y = np.asarray(x), np.asarray(y)
+    outcomes = usefulness(regressor, groups, x, y)
     for row, members in zip(outcomes, tqdm(groups, disable=not progress), strict=True):
-        right = np.flatnonzero(row)  # the others are mistakes already
-        if len(right) == 0:
-            continue
-        # Whole batches, or each number of points would be compiled anew.
-        points = np.resize(right, -(-len(right) // size) * size)
-        withstand = attacks.robust_accuracy(
-            logits_fn(regressor, members, unit=True), x[points], y[points], key,
-            attack=attack, batch_size=size,
-        ).robust  # fmt: skip
-        row[right] = withstand[: len(right)]
+        function = logits_fn(regressor, members, unit=True)
+        row[:] = attacks.withstand(
+            function, x, y, key, among=row, attack=attack, batch_size=batch_size
+        )
     return outcomes
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ntklib import attacks, linear, ntk, training
 from ntklib.data import Split
@@ -237,6 +237,43 @@ class Study:
         trained = iter(_at_once(run, [job[1:] for job in jobs]))
         return {name: [next(trained) for _ in of_seeds] for name, of_seeds in tangents.items()}
 
+    def withstood(
+        self, classifiers: Sequence[Classifier], test: Split, *tried: attacks.Attack
+    ) -> Bool[np.ndarray, "k s n"]:
+        """Which images each classifier gets right: clean, and under more and more attacks.
+
+        Args:
+            classifiers: one a seed, whose key the attacks have.
+            test: images and their labels.
+            *tried: attacks. Each is on those images only that have withstood all before it.
+
+        Returns:
+            Outcomes for each seed and image, on the clean images, under the first attack, under the
+            first and the second, and so on.
+
+        Raises:
+            ValueError: see `ntklib.attacks.withstand`.
+        """
+
+        def outcomes(classifier: Classifier, key: Any) -> list[Bool[np.ndarray, " n"]]:
+            rows = [np.ones(len(test.y), bool)]
+            for attack in (_none, *tried):
+                rows.append(
+                    attacks.withstand(
+                        classifier.logits_fn,
+                        test.x,
+                        test.y,
+                        key,
+                        among=rows[-1],
+                        attack=attack,
+                        batch_size=50,
+                    )
+                )
+            return rows[1:]
+
+        of_seeds = _at_once(outcomes, zip(classifiers, self._keys, strict=True))
+        return np.array(of_seeds).swapaxes(0, 1)
+
     def _fit(
         self,
         kind: Kind,
@@ -273,6 +310,11 @@ class Study:
             keep=keep,
             store=self.store,
         )
+
+
+def _none(logits_fn: Partial, x: attacks.Images, y: attacks.Labels, key: Any) -> attacks.Images:
+    """No attack."""
+    return x
 
 
 def _curvature(kernel: Float[Array, "nc nc"], n: int) -> float:

@@ -87,3 +87,34 @@ def test_a_bad_attack_is_refused(attack, batch_size, words):
 def test_no_points_are_refused():
     with pytest.raises(ValueError, match=r"^x, y: shapes \(0, 4, 4, 1\) and \(0,\)"):
         attacks.robust_accuracy(F, X[:0], Y[:0], KEY, attack=attack, batch_size=1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_only_the_points_given_are_attacked_in_batches_of_one_size(batch_size):
+    among, sizes, seen = np.arange(30) % 3 > 0, set(), []
+
+    def watched(logits_fn, x, y, key):
+        sizes.add(len(x))
+        seen.extend(np.asarray(x))
+        return attack(logits_fn, x, y, key)
+
+    robust = attacks.withstand(F, X, Y, KEY, among=among, attack=watched, batch_size=batch_size)
+    whole = attacks.robust_accuracy(F, X, Y, KEY, attack=attack, batch_size=30)
+    np.testing.assert_array_equal(robust, whole.robust & among)
+    assert robust.any()
+    assert (whole.robust & ~among).any()
+    assert sizes == {min(batch_size, 30)}
+    given = {x.tobytes() for x in np.asarray(X)[among]}
+    assert {x.tobytes() for x in seen} == given
+
+
+def test_no_points_among_them_are_no_work():
+    none = np.zeros(30, bool)
+    refused = partial(attacks.pgd, epsilon=-1)
+    robust = attacks.withstand(F, X, Y, KEY, among=none, attack=refused, batch_size=8)
+    np.testing.assert_array_equal(robust, none)
+
+
+def test_a_batch_of_no_points_is_refused():
+    with pytest.raises(ValueError, match=r"^batch_size: 0 is out of range"):
+        attacks.withstand(F, X, Y, KEY, among=np.ones(30, bool), attack=attack, batch_size=0)

@@ -168,6 +168,31 @@ def test_a_classifier_is_its_model_at_its_variables(study):
     np.testing.assert_allclose(classifier.logits_fn(study.train.x), logits)
 
 
+def test_an_image_is_attacked_as_long_as_it_withstands(study):
+    test = data.load("digits", n_train=60, n_test=40).test
+    classifiers = [phases.Classifier(study.model, run[4]) for run in study.learn("standard")]
+    strong, attacked = partial(PGD, epsilon=0.2), []
+
+    def watched(logits_fn, x, y, key):
+        attacked.append(len(x))
+        assert attacks.correct(logits_fn(x), y).all()
+        return strong(logits_fn, x, y, key)
+
+    clean, first, both = study.withstood(classifiers, test, FGSM, watched)
+    for i, (classifier, seed) in enumerate(zip(classifiers, study.seeds, strict=True)):
+        of_all = [
+            attacks.robust_accuracy(
+                classifier.logits_fn, test.x, test.y, jax.random.key(seed), attack=a, batch_size=40
+            )
+            for a in (FGSM, strong)
+        ]
+        np.testing.assert_array_equal(clean[i], of_all[0].clean)
+        np.testing.assert_array_equal(first[i], of_all[0].robust)
+        np.testing.assert_array_equal(both[i], first[i] & of_all[1].robust)
+    assert 0 < both.sum() < first.sum() < clean.sum() < clean.size
+    assert len(attacked) == 2  # whole batches of those left, one for each seed
+
+
 def test_unknown_kinds_are_refused(study):
     with pytest.raises(ValueError, match=r"^kind: 'robust' is unknown; it is one of standard, adv"):
         study.learn("robust")

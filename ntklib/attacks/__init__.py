@@ -26,7 +26,7 @@ from ntklib.attacks.losses import (
     loss_per_point,
     targets,
 )
-from ntklib.attacks.robustness import Attack, Robustness, robust_accuracy
+from ntklib.attacks.robustness import Attack, Robustness, robust_accuracy, withstand
 from ntklib.attacks.soundness import (
     Finding,
     black_box,
@@ -72,5 +72,6 @@ __all__ = [
     "targets",
     "transfer",
     "unbounded",
+    "withstand",
     "zero_gradient",
 ]

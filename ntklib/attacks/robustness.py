@@ -97,3 +97,47 @@ def robust_accuracy(
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(decide, range(size, n, size)))  # the list raises what a thread raised
     return Robustness(*outcomes)
+
+
+def withstand(
+    logits_fn: LogitsFn,
+    x: Float[Array | np.ndarray, "n h w c"],
+    y: Int[Array | np.ndarray, " n"],
+    key: PRNGKeyArray,
+    *,
+    among: Bool[np.ndarray, " n"],
+    attack: Attack,
+    batch_size: int,
+) -> Bool[np.ndarray, " n"]:
+    """Which points are classified correctly, on the clean image and under attack.
+
+    Points that are known to be broken, by themselves or by other attacks, are not attacked again.
+    All batches have the size `batch_size`, or n if that is smaller, so that the attack is not
+    compiled anew for another number of points.
+
+    Args:
+        logits_fn: see `robust_accuracy`.
+        x: see `robust_accuracy`.
+        y: see `robust_accuracy`.
+        key: for the attack.
+        among: the points to attack; the others count as broken.
+        attack: see `robust_accuracy`.
+        batch_size: images attacked at once, at least 1.
+
+    Returns:
+        The outcomes, one a point.
+
+    Raises:
+        ValueError: see `robust_accuracy`.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} is out of range; it is a whole number >= 1")
+    outcomes, left, size = np.zeros(len(y), bool), np.flatnonzero(among), min(batch_size, len(y))
+    if len(left) > 0:
+        x, y = np.asarray(x), np.asarray(y)
+        points = np.resize(left, -(-len(left) // size) * size)  # repeated to fill whole batches
+        found = robust_accuracy(
+            logits_fn, x[points], y[points], key, attack=attack, batch_size=size
+        )
+        outcomes[left] = found.robust[: len(left)]
+    return outcomes
