@@ -301,22 +301,16 @@ for kind, last in ends.items():
 # network.
 
 # %%
-attack = study.attack(steps=20)
-test = draw.test
-
-
-def robust(variables, seed):
-    net, key = phases.Classifier(study.model, variables), jax.random.key(seed)
-    return attacks.robust_accuracy(
-        net.logits_fn, test.x, test.y, key, attack=attack, batch_size=100
-    )
-
-
-for kind, last in ends.items():
-    outcomes = [robust(v, seed) for v, seed in zip(last, seeds, strict=True)]
-    shapes[f"accuracy, {kind}"] = claims.estimate(np.array([o.clean for o in outcomes]))
-    shapes[f"robust accuracy, {kind}"] = claims.estimate(np.array([o.robust for o in outcomes]))
-first = phases.Classifier(study.model, ends["adversarial"][0]).logits_fn
+test, attack = draw.test, study.attack(steps=20)
+networks = {
+    kind: [phases.Classifier(study.model, variables) for variables in last]
+    for kind, last in ends.items()
+}
+for kind, of_kind in networks.items():
+    clean, robust = study.withstood(of_kind, test, attack)
+    shapes[f"accuracy, {kind}"] = claims.estimate(clean)
+    shapes[f"robust accuracy, {kind}"] = claims.estimate(robust)
+first = networks["adversarial"][0].logits_fn
 findings = attacks.soundness(first, test.x, test.y, jax.random.key(seeds[0]), epsilon=epsilon)
 
 # %% [markdown]

@@ -153,37 +153,19 @@ through_smooth = phases.smoothed(study.attack(steps=50), smooth)
 search = partial(attacks.square, epsilon=epsilon, queries=500)
 test = draw.test
 
-
-def withstood(classifiers, attack):
-    """Which test images each classifier gets right: clean, and under attack; (2, seeds, images)."""
-    keys = [jax.random.key(seed) for seed in seeds]
-    outcomes = [
-        attacks.robust_accuracy(c.logits_fn, test.x, test.y, k, attack=attack, batch_size=50)
-        for c, k in zip(classifiers, keys, strict=True)
-    ]
-    return np.array([[o.clean for o in outcomes], [o.robust for o in outcomes]])
-
-
-# %%
 levels = ("accuracy", "accuracy under PGD", "accuracy under both PGD", "accuracy under attack")
 
-
-def measure(classifiers, *, judged):
-    """Which test images each gets right: clean, and under the first, the first two, ... attacks."""
-    tried = (pgd, through_smooth, search) if judged else (pgd, through_smooth)
-    (clean, first), *others = (withstood(classifiers, attack) for attack in tried)
-    return [clean, *np.logical_and.accumulate([first, *(robust for _, robust in others)])]
-
-
-networks = {
-    kind: measure([phases.Classifier(study.model, run[epochs]) for run in of_kind], judged=True)
-    for kind, of_kind in runs.items()
-}
-lazy = {
-    (phase, *place): measure(classifiers, judged=place in both)
-    for phase, of_phase in trained.items()
-    for place, classifiers in of_phase.items()
-}
+# %%
+networks = {}
+for kind, of_kind in runs.items():
+    last = [phases.Classifier(study.model, run[epochs]) for run in of_kind]
+    networks[kind] = study.withstood(last, test, pgd, through_smooth, search)
+lazy = {}
+for phase, of_phase in trained.items():
+    for place, classifiers in of_phase.items():
+        searched = [search] if place in both else []
+        tried = pgd, through_smooth, *searched
+        lazy[phase, *place] = study.withstood(classifiers, test, *tried)
 
 # %% [markdown]
 # ## What was measured

@@ -170,19 +170,6 @@ apart = {
 }
 test = draw.test
 
-
-# %%
-def measure(classifiers, attack):
-    """Which test images each classifier gets right under attack, and clean: (seeds, images)."""
-    outcomes = [
-        attacks.robust_accuracy(
-            c.logits_fn, test.x, test.y, jax.random.key(seed), attack=attack, batch_size=50
-        )
-        for c, seed in zip(classifiers, seeds, strict=True)
-    ]
-    return np.array([o.robust for o in outcomes]), np.array([o.clean for o in outcomes])
-
-
 # %%
 ours, ordinary = "fixed kernel", "adversarial network"
 compared = (ordinary, ours)
@@ -193,13 +180,17 @@ for name, classifiers in named.items():
     names = (*white_box, *apart) if name in compared else few if name == repaired else few[:2]
     tried = {attack: (white_box | apart)[attack] for attack in names}
     for attack, how in tried.items():
-        under[name, attack], clean[name] = measure(classifiers, how)
+        clean[name], under[name, attack] = study.withstood(classifiers, test, how)
 
 # %%
 along = {
-    t: [measure(classifiers, white_box[attack])[0] for attack in few[:2]]
-    for t, classifiers in fixed.items()
+    judged: [under[ours, attack] for attack in few[:2]],
+    0: [under["fixed kernel of the start", attack] for attack in few[:2]],
 }
+for t in sorted(set(checkpoints) - set(along)):
+    tried = [white_box[attack] for attack in few[:2]]
+    along[t] = [study.withstood(fixed[t], test, attack)[1] for attack in tried]
+along = {t: along[t] for t in checkpoints}
 
 # %% [markdown]
 # Images crafted on one model, by the attack of the claim, are shown to the others. Some share a
@@ -235,9 +226,13 @@ transfer = {
 
 # %%
 radii = epsilon * np.array([0.5, 1, 1.5, 2])
+at_radius = {r: partial(pgd, epsilon=r, step_size=r / 8) for r in radii}
 beyond = {
     name: np.array(
-        [measure(named[name], partial(pgd, epsilon=r, step_size=r / 8))[0] for r in radii]
+        [
+            under[name, "PGD-20"] if r == epsilon else study.withstood(named[name], test, attack)[1]
+            for r, attack in at_radius.items()
+        ]
     )
     for name in (*compared, "fixed kernel, benign")
 }
@@ -323,7 +318,7 @@ def slope(logits_fn, x, y):
     return jax.grad(lambda z: margin(logits_fn, z, y).sum())(x)
 
 
-def along_the_way(classifier, steps=200):
+def along_the_way(classifier, steps=100):
     """Margins of some test images on the way to what the search finds, and their fall as the
     gradient sees it, and as it is: (steps, images), (images,), (images,).
     """

@@ -173,37 +173,28 @@ changed = {
 # %%
 stops = [int(t) for t in times[[len(times) // 4, len(times) // 2]]]
 continued = {
-    name: {
-        e: study.fix(
-            {e: [run[e] for run in runs[name]]},
-            images,
-            kind=kinds[name],
-            epochs=epochs - e,
-            centered=False,
-        )[e]
-        for e in stops
-    }
+    name: study.fix(
+        {e: [run[e] for run in runs[name]] for e in stops},
+        images,
+        kind=kinds[name],
+        epochs={e: epochs - e for e in stops},
+        centered=False,
+    )
     for name in ("standard", "PGD")
 }
 
 # %%
 test = draw.test
 smooth = models.get(network, n_classes=draw.train.n_classes, softplus=20.0)
-strong = attacks.ensemble(attack, phases.smoothed(study.attack(steps=50), smooth))
+through_smooth = phases.smoothed(study.attack(steps=50), smooth)
 
 
 def measure(classifiers):
-    """Which test images each classifier gets right: clean, and under attack; (2, seeds, images)."""
-    outcomes = [
-        attacks.robust_accuracy(
-            c.logits_fn, test.x, test.y, jax.random.key(seed), attack=strong, batch_size=50
-        )
-        for c, seed in zip(classifiers, seeds, strict=True)
-    ]
-    return np.array([[o.clean for o in outcomes], [o.robust for o in outcomes]])
+    """Which test images each classifier gets right: clean, and under both attacks."""
+    clean, _, robust = study.withstood(classifiers, test, attack, through_smooth)
+    return clean, robust
 
 
-# %%
 networks = {
     name: measure([phases.Classifier(study.model, run[epochs]) for run in of_kind])
     for name, of_kind in runs.items()

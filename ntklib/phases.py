@@ -193,7 +193,7 @@ class Study:
         images: Float[Array, "n ..."],
         *,
         kind: Kind,
-        epochs: int,
+        epochs: int | Mapping[Name, int],
         centered: bool = True,
     ) -> dict[Name, list[Classifier]]:
         r"""The second phase: training with the kernel fixed.
@@ -208,7 +208,7 @@ class Study:
             tangents: by any name, the variables $\theta_t$ whose kernel is fixed, one a seed.
             images: images that stand for the training images where the curvature is computed.
             kind: see `learn`. The attack is on the linearised model.
-            epochs: passes over the data, whatever the kind.
+            epochs: passes over the data, whatever the kind; by the same names, if they differ.
             centered: whether the model is $J_{\theta_t}(x)\,(\theta - \theta_t)$, which starts at
                 zero and owes all to its kernel, or continues the network, as
                 $f_{\theta_t}(x) + J_{\theta_t}(x)\,(\theta - \theta_t)$.
@@ -221,20 +221,19 @@ class Study:
             DivergedError: see `ntklib.training.fit`.
         """
 
-        def run(tangent: Variables, key: Any) -> Classifier:
+        def run(passes: int, tangent: Variables, key: Any) -> Classifier:
             model = linear.linearize(self.model, tangent, centered=centered)
             kernel = ntk.gram(self.model, tangent, images, output="full")
             start, rate = model.init(key, images), 1 / _curvature(kernel, len(images))
-            history = self._fit(kind, model, start, key, epochs=epochs, rate=rate, keep=())
+            history = self._fit(kind, model, start, key, epochs=passes, rate=rate, keep=())
             return Classifier(model, history.variables)
 
-        keys = self._keys
         jobs = [
-            (name, *job)
+            (epochs[name] if isinstance(epochs, Mapping) else epochs, *job)
             for name, of_seeds in tangents.items()
-            for job in zip(of_seeds, keys, strict=True)
+            for job in zip(of_seeds, self._keys, strict=True)
         ]
-        trained = iter(_at_once(run, [job[1:] for job in jobs]))
+        trained = iter(_at_once(run, jobs))
         return {name: [next(trained) for _ in of_seeds] for name, of_seeds in tangents.items()}
 
     def withstood(
