@@ -446,7 +446,8 @@ Markdown(
 #   the other kind, over the larger of its mean distances within a kind. The factor of 1.5 was set
 #   without data, and stayed when the first results were seen.
 # - The official network starts with a last layer of zeros, see above. Here it starts at random, and
-#   what a start at zero changes is in the table of results.
+#   what a start at zero changes is in the table of results. The network of the profile `paper` is
+#   the official one, and starts at zero.
 # - The official code seeds the start of the network only. Here the order of the batches and the
 #   attacks have keys as well.
 # - Rank and specialisation: see there.

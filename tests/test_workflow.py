@@ -447,6 +447,22 @@ def test_numbers_that_were_reported_stand_beside_ours(first_book, monkeypatch):
     assert all("<td>–</td>" in row for name, row in rows.items() if name != "accuracy")
 
 
+def test_a_page_names_the_profiles_that_it_has_no_result_of(first_book, monkeypatch):
+    toy_book.use(first_book, monkeypatch)
+    prepared = {"smoke", "laptop", "cifar"}
+    monkeypatch.setattr(
+        plan, "_profile", lambda profile: {"01_toy": None} if profile in prepared else {}
+    )
+    found = claims.read_result(first_book / RESULT)
+    [line] = stage.not_run("01_toy", {"laptop": found})
+    assert line == "Prepared, but not run for this page: the profile `cifar`."
+    assert stage.not_run("01_toy", {"laptop": found, "cifar": found}) == []
+    assert line in [cell.source for cell in stage.page("01_toy", "laptop").cells]
+    prepared.add("paper")
+    [line] = stage.not_run("01_toy", {"laptop": found})
+    assert line.endswith("the profiles `cifar` and `paper`.")
+
+
 def test_the_page_of_benchmarks_has_each_ratio_beside_its_peer(tmp_path):
     [path] = (plan.ROOT / "benchmarks" / "results").glob("cpu-2.json")
     content = json.loads(path.read_text())

@@ -261,6 +261,15 @@ def profile_parameters(profile: str, notebook: str) -> dict[str, Any]:
     return {name: number(value) for name, value in (entries[notebook] or {}).items()}
 
 
+def profiles_of(notebook: str) -> list[str]:
+    """The profiles that have an entry for a notebook.
+
+    Raises:
+        UsageError: if a profile is malformed.
+    """
+    return [profile for profile in PROFILES if notebook in _profile(profile)]
+
+
 def parameters(
     notebook: str, profile: str, overrides: dict[str, Any] | None = None
 ) -> dict[str, Any]:

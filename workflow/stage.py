@@ -148,6 +148,16 @@ def results_by_profile(
     )
 
 
+def not_run(notebook: str, found: dict[str, Result]) -> list[str]:
+    """A line on the profiles that a notebook is prepared for and has no result of, if any."""
+    missing = [p for p in plan.profiles_of(notebook) if p not in found and p != "smoke"]
+    if not missing:
+        return []
+    names = " and ".join(f"`{profile}`" for profile in missing)
+    plural = "s" if len(missing) > 1 else ""
+    return [f"Prepared, but not run for this page: the profile{plural} {names}."]
+
+
 def provenance(notebook: str, found: dict[str, Result], live: str) -> str:
     """How the results of a page were made, and how to make them again."""
 
@@ -211,6 +221,7 @@ def page(notebook: str, live: str) -> nbformat.NotebookNode:
     as_figures(content)
     content.cells.insert(1, new_markdown_cell(verdict_line(its_claims, found, live)))
     content.cells.append(new_markdown_cell(results_by_profile(its_claims, found, live)))
+    content.cells += [new_markdown_cell(line) for line in not_run(notebook, found)]
     content.cells.append(new_markdown_cell(provenance(notebook, found, live)))
     return content
 
