@@ -110,12 +110,12 @@ draw.provenance
 
 # %%
 kinds = ("standard", "adversarial", "plain adversarial")
-runs = {kind: study.learn(kind) for kind in kinds}
-reordered = study.learn("standard", order=1)
+runs = study.learn(*kinds)
+reordered = study.learn("standard", order=1)["standard"]
 times = study.times
 half = int(times[len(times) // 2])
 middle = [run[half] for run in runs["standard"]]
-after = study.learn("adversarial", starts=middle, after=half)
+after = study.learn("adversarial", starts=middle, after=half)["adversarial"]
 runs["switched"] = [a | b for a, b in zip(runs["standard"], after, strict=True)]
 
 # %% [markdown]
@@ -134,7 +134,7 @@ def zero_head(variables):
 
 
 heads = [zero_head(run[0]) for run in runs["adversarial"]]
-runs["zero head"] = study.learn("adversarial", starts=heads)
+runs["zero head"] = study.learn("adversarial", starts=heads)["adversarial"]
 
 # %% [markdown]
 # ## Kernels

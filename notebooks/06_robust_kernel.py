@@ -114,7 +114,7 @@ draw.provenance
 # batch, as the official code does, one on the clean images and one on the attacked ones.
 
 # %%
-runs = {kind: study.learn(kind) for kind in ("standard", "adversarial")}
+runs = study.learn("standard", "adversarial")
 shares = np.array([0, 0.1, 0.5, 1])  # of the epochs
 nearest = np.abs(study.times[:, None] - epochs * shares).argmin(0)
 checkpoints = [int(epoch) for epoch in np.unique(study.times[nearest])]

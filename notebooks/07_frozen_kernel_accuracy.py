@@ -60,7 +60,7 @@ dataset: str = "mnist5k"  # where the images come from
 seeds: list = [0, 1, 2]  # each is a start of the network, and an order of the batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 4000  # training images, the same for all seeds
-n_test: int = 300  # test images
+n_test: int = 200  # test images
 n_kernel: int = 100  # training images on which the curvature of the loss is computed
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "cnn_mnist"  # the network, see `ntklib.models.get`
@@ -114,7 +114,7 @@ draw.provenance
 # does.
 
 # %%
-runs = {kind: study.learn(kind) for kind in ("standard", "adversarial")}
+runs = study.learn("standard", "adversarial")
 nearest = np.abs(study.times[:, None] - epochs * np.array([0, 0.25, 0.5, 1])).argmin(0)
 checkpoints = [int(epoch) for epoch in np.unique(study.times[nearest])]
 judged = checkpoints[-2]

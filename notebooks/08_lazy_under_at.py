@@ -104,7 +104,8 @@ draw.provenance
 
 # %%
 kinds = {"standard": "standard", "FGSM": "plain FGSM", "PGD": "plain adversarial"}
-runs = {name: study.learn(kind) for name, kind in kinds.items()}
+learnt = study.learn(*kinds.values())
+runs = {name: learnt[kind] for name, kind in kinds.items()}
 times = study.times
 
 # %% [markdown]

@@ -135,12 +135,11 @@ class Study:
 
     def learn(
         self,
-        kind: Kind,
-        *,
+        *kinds: Kind,
         starts: Sequence[Variables] | None = None,
         after: int = 0,
         order: int = 0,
-    ) -> list[Run]:
+    ) -> dict[Kind, list[Run]]:
         """The first phase: the network is trained, and its kernel with it.
 
         - "standard": on clean images, for twice the epochs, so that it can be compared with
@@ -152,17 +151,17 @@ class Study:
         - "smoothed adversarial": as "adversarial", with the attack through `smooth`.
 
         Args:
-            kind: one of the above.
+            *kinds: some of the above.
             starts: where the networks start, one a seed; None for the seeds' own.
             after: epochs that the networks have behind them at these starts.
             order: another number gives the batches another order, and the attack other keys.
 
         Returns:
-            For each seed, the variables after each of the epochs `times`, not before `after`; for
-            "standard", also after as many epochs more.
+            For each kind, one a seed: the variables after each of the epochs `times`, not before
+            `after`; for "standard", also after as many epochs more.
 
         Raises:
-            ValueError: see `ntklib.training.fit`; or if `kind` is unknown.
+            ValueError: see `ntklib.training.fit`; or if a kind is unknown.
             DivergedError: see `ntklib.training.fit`.
         """
         keys = self._keys
@@ -170,10 +169,10 @@ class Study:
             starts = [self.model.init(key, self.train.x[:1]) for key in keys]
         if order:
             keys = [jax.random.fold_in(key, order) for key in keys]
-        epochs = self.epochs if kind != "standard" else 2 * self.epochs
-        keep = sorted({0, *self.times, *(self.times + epochs - self.epochs)})
 
-        def run(start: Variables, key: Any) -> Run:
+        def run(kind: Kind, start: Variables, key: Any) -> Run:
+            epochs = self.epochs if kind != "standard" else 2 * self.epochs
+            keep = sorted({0, *self.times, *(self.times + epochs - self.epochs)})
             history = self._fit(
                 kind,
                 self.model,
@@ -185,7 +184,9 @@ class Study:
             )
             return {epoch + after: variables for epoch, variables in history.kept.items()}
 
-        return _at_once(run, zip(starts, keys, strict=True))
+        jobs = [(kind, *job) for kind in kinds for job in zip(starts, keys, strict=True)]
+        trained = iter(_at_once(run, jobs))
+        return {kind: [next(trained) for _ in keys] for kind in kinds}
 
     def fix(
         self,

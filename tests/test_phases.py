@@ -88,15 +88,18 @@ def assert_same(run, expected, rtol=2e-5):
     ],
 )
 def test_the_first_phase_is_a_training_of_each_seed(study, kind, epochs, options):
-    for seed, run in zip(study.seeds, study.learn(kind), strict=True):
+    found = study.learn("plain FGSM", kind)
+    assert list(found) == list(dict.fromkeys(["plain FGSM", kind]))
+    for seed, run in zip(study.seeds, found[kind], strict=True):
         assert_same(run, by_hand(study, seed, epochs, **options))
 
 
 def test_another_order_and_another_start(study):
-    (first, second), other = study.learn("standard"), study.learn("standard", order=1)[1]
+    first, second = study.learn("standard")["standard"]
+    _, other = study.learn("standard", order=1)["standard"]
     assert_same(other, by_hand(study, 5, 4, order=1))
     assert not np.allclose(flat(other[1]), flat(second[1]))
-    later = study.learn("adversarial", starts=[first[1], second[1]], after=1)
+    later = study.learn("adversarial", starts=[first[1], second[1]], after=1)["adversarial"]
     expected = by_hand(study, 3, 1, start=first[1], adversary=PGD, clean_first=True)
     assert_same(later[0], {epoch + 1: variables for epoch, variables in expected.items()})
 
@@ -151,7 +154,7 @@ def test_a_store_keeps_the_runs_of_both_phases(study, tmp_path):
     stored = phases.Study(study.model, study.train, [3], 0.1, 2, 2, 0.1, 30, tmp_path / "runs")
 
     def both():
-        [run] = stored.learn("plain FGSM")
+        [run] = stored.learn("plain FGSM")["plain FGSM"]
         [after] = stored.fix({0: [run[2]]}, study.train.x[:10], kind="standard", epochs=1)[0]
         files = sorted((tmp_path / "runs").iterdir())
         return flat(run[2]), flat(after.variables), [(f, f.stat().st_mtime_ns) for f in files]
@@ -171,7 +174,8 @@ def test_a_classifier_is_its_model_at_its_variables(study):
 
 def test_an_image_is_attacked_as_long_as_it_withstands(study):
     test = data.load("digits", n_train=60, n_test=40).test
-    classifiers = [phases.Classifier(study.model, run[4]) for run in study.learn("standard")]
+    runs = study.learn("standard")["standard"]
+    classifiers = [phases.Classifier(study.model, run[4]) for run in runs]
     strong, attacked = partial(PGD, epsilon=0.2), []
 
     def watched(logits_fn, x, y, key):
