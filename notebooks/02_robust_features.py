@@ -575,7 +575,7 @@ Markdown(
 #   beside our results below. With 100 test images its standard errors are up to five points.
 # - The profile `paper` takes all 10,000 airplanes and automobiles, and all ten classes with as many
 #   images. There is one such draw, while a verdict needs three: it says what the checks measure,
-#   and stays inconclusive.
+#   and stays inconclusive. The interval of a quantity that has one value a draw has no width there.
 # - The demo takes the eigenvectors from a float32 inverse of the kernel, in which the smallest
 #   eigenvalues drown. Here they come from the kernel itself, in float64.
 # - The demo attacks with the cross-entropy of the raw feature, which is tiny for many features.

@@ -111,7 +111,7 @@ def test_the_book_shows_the_verdict_and_its_provenance(first_book):
     html = first_book / "build" / "html"
     assert "verdict-reproduced" in (html / "book" / "index.html").read_text()
     page = (html / "notebooks" / "01_toy.html").read_text()
-    assert "0.600 [0.600, 0.600]" in page
+    assert "0.600 [0.600,\N{NO-BREAK SPACE}0.600]" in page
     assert claims.read_result(first_book / RESULT)["provenance"]["key"][:16] in page
 
 

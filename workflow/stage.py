@@ -44,11 +44,11 @@ def table(css: str, head: Sequence[str], rows: Iterable[Sequence[str]], caption:
 
 
 def measured(entry: dict[str, Any]) -> str:
-    """A value with its interval, as text."""
+    """A value with its interval, as text that may break between the two."""
     value, (low, high) = entry["value"], entry["interval"]
     if None in (value, low, high):
         return "not a number"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{value:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"
 
 
 def results(notebook: str, live: str) -> dict[str, Result]:
