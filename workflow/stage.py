@@ -238,13 +238,13 @@ def claims_table(registry: claims.Registry, live: str) -> str:
             continue
         found = results(str(claim.notebook), live)
         quantity = next((c.quantity for c in claim.checks if c.name == claim.headline), None)
-        if quantity:
-            cite += f"<br><small>measured: {html.escape(quantity)}</small>"
         shown = []
         for result in found.values():
             checks = outcome(claim, result)["checks"]
             entry = next((c for c in checks if c["name"] == claim.headline), None)
             shown.append(measured(entry) if entry else "–")
+        if quantity:
+            shown.append(f"<small>{html.escape(quantity)}</small>")
         rows.append(
             [
                 f'<a href="../notebooks/{claim.notebook}.html">{name}</a>{cite}',
