@@ -44,11 +44,16 @@ def table(css: str, head: Sequence[str], rows: Iterable[Sequence[str]], caption:
 
 
 def measured(entry: dict[str, Any]) -> str:
-    """A value with its interval, as text that may break between the two."""
+    """A value with its interval, as text."""
     value, (low, high) = entry["value"], entry["interval"]
     if None in (value, low, high):
         return "not a number"
-    return f"{value:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def in_cell(entry: dict[str, Any]) -> str:
+    """The same for a cell of a table, where a line may break before the interval, not in it."""
+    return measured(entry).replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def results(notebook: str, live: str) -> dict[str, Result]:
@@ -110,7 +115,7 @@ def results_by_profile(
             for of_profile in outcomes:
                 entry = next((c for c in of_profile["checks"] if c["name"] == check.name), None)
                 cells.append(
-                    f"{measured(entry)}<br>{html.escape(entry['predicate'])}: "
+                    f"{in_cell(entry)}<br>{html.escape(entry['predicate'])}: "
                     f"{words[entry['passed']]}"
                     if entry
                     else "not judged"
@@ -122,7 +127,7 @@ def results_by_profile(
     for name in dict.fromkeys(name for r in found.values() for name in r["measurements"]):
         entries = [r["measurements"].get(name) for r in found.values()]
         if any(isinstance(e, dict) and "interval" in e for e in entries):
-            shown = [measured(e) if e else "–" for e in entries]
+            shown = [in_cell(e) if e else "–" for e in entries]
             reported_value = [printed.get(name, "–")] if printed else []
             rows.append([html.escape(name), *shown, *reported_value])
     for name in dict.fromkeys(f["name"] for r in found.values() for f in r["soundness"]):
