@@ -138,8 +138,7 @@ def late_path(of_kind, *, centred=False):
 
 
 # %% [markdown]
-# A kernel also stands still when the parameters do, and those of a network without mistakes on its
-# training images hardly move. So the way of the parameters is measured, too.
+# A kernel also stands still when the parameters do. So the way of the parameters is measured, too.
 
 
 # %%
@@ -434,10 +433,9 @@ Markdown(
 # with it; to a robust network they matter less.
 #
 # Lazy can mean two things. The kernel may move little while the parameters move on, or both may
-# stand still. Standard training soon fits all its images, and then has little left to do;
-# adversarial training has not, and its parameters go on. Where they go farther and the kernel does
-# not, the kernel is lazier for each step of the parameters, though not for each epoch, which is
-# what the predicate asks.
+# slow down. Where the parameters of adversarial training go farther than those of standard training
+# and the kernel does not, the kernel is lazier for each step of the parameters, though not for each
+# epoch, which is what the predicate asks.
 #
 # The share outside the top says when a kernel is concentrated. Adversarial training may be ahead of
 # standard training for some epochs and fall back later. The verdict is on the last third, which was

@@ -248,8 +248,8 @@ class Study:
             *tried: attacks. Each is on those images only that have withstood all before it.
 
         Returns:
-            Outcomes for each seed and image, on the clean images, under the first attack, under the
-            first and the second, and so on.
+            Outcomes (1 + attacks, seeds, images): on the clean images, under the first attack,
+            under the first and the second, and so on.
 
         Raises:
             ValueError: see `ntklib.attacks.withstand`.
@@ -266,7 +266,7 @@ class Study:
                         key,
                         among=rows[-1],
                         attack=attack,
-                        batch_size=50,
+                        batch_size=50,  # small: see `attacks.robust_accuracy`
                     )
                 )
             return rows[1:]
