@@ -256,6 +256,7 @@ def attacked(runs, count):
     return np.array([[claims.estimate(cell).value for cell in row] for row in cells])
 
 
+# %%
 transfer = [
     (f"{title}, {n} images", attacked(runs, count))
     for n, runs in ((n_train, full), (n_conv, small))
