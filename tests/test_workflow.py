@@ -107,6 +107,17 @@ def test_a_second_build_executes_nothing(built):
     assert toy_book.files(built / "build" / "html") == book
 
 
+def test_what_is_compiled_serves_other_runs(toy):
+    replace(toy / NOTEBOOK, "claims.__file__", "import jax\n\njax.jit(lambda x: 2 * x)(1.0)")
+    compiled = []
+    for epsilon in (0.1, 0.2):
+        done = toy_book.run(toy, "workflow", "run", "toy", f"--set=epsilon={epsilon}")
+        assert done.returncode == 0, done.stderr
+        compiled.append({path.name for path in (toy / "build" / "compiled").glob("*-cache")})
+    assert any(name.startswith("jit__lambda") for name in compiled[0])
+    assert compiled[1] == compiled[0]
+
+
 def test_the_book_shows_the_verdict_and_its_provenance(first_book):
     html = first_book / "build" / "html"
     assert "verdict-reproduced" in (html / "book" / "index.html").read_text()

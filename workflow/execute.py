@@ -78,7 +78,12 @@ def execute(notebook: str, profile: str, values: dict[str, Any]) -> None:
         "bar_format": "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}",
         "file": sys.stderr,
     }
-    os.environ["NTKLIB_STORE"] = str(plan.ROOT / "build" / "trained")
+    os.environ |= {
+        "NTKLIB_STORE": str(plan.ROOT / "build" / "trained"),
+        # Pages that do the same on arrays of one shape compile it once, and so do reruns.
+        "JAX_COMPILATION_CACHE_DIR": str(plan.ROOT / "build" / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "source.ipynb")
         nbformat.write(_source(notebook, values), source)
