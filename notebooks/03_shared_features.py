@@ -299,11 +299,7 @@ def label_share(regressor, draw, seed):
     """Share of the labels' energy in the top eigenvectors, and the same of shuffled labels."""
     y = np.asarray(draw.train.signs())
     shuffled = np.random.default_rng(seed).permuted(np.tile(y, 50), axis=0)
-    vectors = regressor.eigenvectors
-    true = features.label_energy(vectors, y)[:top].sum()
-    return true, np.mean(
-        [features.label_energy(vectors, s[:, None])[:top].sum() for s in shuffled.T]
-    )
+    return [features.label_energy(regressor.eigenvectors, z)[:top].sum() for z in (y, shuffled)]
 
 
 shares = {
