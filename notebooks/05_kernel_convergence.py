@@ -457,4 +457,5 @@ Markdown(
 # - Two runs of one kind end as far apart as runs of different kinds.
 # - The controls undo the result: standard training for twice as many epochs, or adversarial
 #   training with one update a batch. Both are in the table of results.
-# - A larger network on photographs does not show it: try `PROFILE=cifar`.
+# - A larger network on photographs does not show it. The profile `cifar` has one; its record is in
+#   the table of results.
