@@ -60,7 +60,7 @@ dataset: str = "mnist5k"  # where the images come from
 seeds: list = [0, 1, 2]  # each is a start of the network, and an order of the batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 4000  # training images, the same for all seeds
-n_test: int = 200  # test images
+n_test: int = 150  # test images
 n_kernel: int = 100  # training images on which the curvature of the loss is computed
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "cnn_mnist"  # the network, see `ntklib.models.get`
@@ -152,7 +152,7 @@ white_box = {
     "PGD-20": pgd,
     "PGD-50": pgd_50,
     "PGD-50, steps of ε/4": partial(pgd_50, step_size=epsilon / 4),
-    "PGD-20, 5 starts": partial(pgd, restarts=5),
+    "PGD-20, 3 starts": partial(pgd, restarts=3),
     "PGD-50, margin": partial(pgd_50, loss="margin"),
     "PGD-50, DLR": partial(pgd_50, loss="dlr"),
     "PGD-50, smooth copy": phases.smoothed(pgd_50, smooth),

@@ -32,6 +32,14 @@ def study():
     )
 
 
+@pytest.fixture(scope="module")
+def starts(study):
+    """Where the networks of the seeds start, and the learning rates on their kernels there."""
+    variables = [study.model.init(jax.random.key(s), study.train.x[:1]) for s in study.seeds]
+    images = study.train.balanced(20).x
+    return variables, [1 / curvature(study.model, v, images) for v in variables]
+
+
 def by_hand(study, seed, epochs, *, order=0, start=None, **options):
     key = jax.random.key(seed)
     start = study.model.init(key, study.train.x[:1]) if start is None else start
@@ -122,25 +130,25 @@ def test_the_first_phase_is_looked_at_at_most_21_times(study, epochs, times):
     ],
 )
 def test_the_second_phase_trains_the_linear_model_at_a_rate_of_its_kernel(
-    study, centered, kind, options
+    study, starts, centered, kind, options
 ):
     keys = [jax.random.key(seed) for seed in study.seeds]
-    starts = [study.model.init(key, study.train.x[:1]) for key in keys]
     images = study.train.balanced(20).x
-    tangents = {"start": starts, "swapped": starts[::-1]}
+    tangents, rates = ({"start": of_seeds, "swapped": of_seeds[::-1]} for of_seeds in starts)
     passes = {"start": 2, "swapped": 1}
     found = study.fix(tangents, images, kind=kind, epochs=passes, centered=centered)
     assert list(found) == ["start", "swapped"]
     for name, of_seeds in tangents.items():
-        for tangent, key, (model, variables) in zip(of_seeds, keys, found[name], strict=True):
-            rate = 1 / curvature(study.model, tangent, images)
+        for tangent, rate, key, (model, variables) in zip(
+            of_seeds, rates[name], keys, found[name], strict=True
+        ):
             expected = training.fit(
                 linear.linearize(study.model, tangent, centered=centered),
                 tangent,
                 study.train,
                 key,
                 epochs=passes[name],
-                optimizer=optax.sgd(rate, momentum=0.9),
+                optimizer=training.momentum_sgd(rate),  # compiles once for all rates
                 batch_size=30,
                 loss="ce",
                 **options,
