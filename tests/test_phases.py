@@ -148,7 +148,7 @@ def test_the_second_phase_trains_the_linear_model_at_a_rate_of_its_kernel(
                 study.train,
                 key,
                 epochs=passes[name],
-                optimizer=training.momentum_sgd(rate),  # compiles once for all rates
+                optimizer=optax.sgd(rate, momentum=0.9),
                 batch_size=30,
                 loss="ce",
                 **options,
