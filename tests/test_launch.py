@@ -1,14 +1,12 @@
 """The addresses that a page offers: its repository, its source, Colab and Binder."""
 
-import sys
 from pathlib import Path
 
+import launch
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "book/_ext"))
-import launch  # noqa: E402  (Sphinx, too, finds its extensions by the path)
 
 RUN = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "me/book"}
 
