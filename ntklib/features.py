@@ -109,6 +109,7 @@ def robustness(
     key: PRNGKeyArray,
     *,
     attack: attacks.Attack,
+    among: Bool[np.ndarray, "g m"] | None = None,
     batch_size: int = 128,
     progress: bool = False,
 ) -> Bool[np.ndarray, "g m"]:
@@ -126,6 +127,8 @@ def robustness(
         key: For the attack; all groups share it.
         attack: `attack(logits_fn, x, y, key)`, which returns images; for one step of the sign
             method `partial(attacks.pgd, epsilon=e, steps=1, step_size=e, random_start=False)`.
+        among: The points to attack for each group, such as those that withstand another attack;
+            the others count as broken. All by default.
         batch_size: Images attacked at once, at least 1. Only those are that the function
             classifies correctly, about half of them for most features.
         progress: Whether to show a progress bar over the groups.
@@ -135,9 +138,14 @@ def robustness(
 
     Raises:
         TypeError: If indices or labels are not integers, or x is not of a floating-point type.
-        ValueError: If inputs, labels or indices do not fit, or `batch_size` is out of range.
+        ValueError: If inputs, labels, indices or `among` do not fit, or `batch_size` is out of
+            range.
     """
     outcomes = usefulness(regressor, groups, x, y)
+    if among is not None:
+        if among.shape != outcomes.shape:
+            raise ValueError(f"among: shape {among.shape}; expected {outcomes.shape}")
+        outcomes &= among
     for row, members in zip(outcomes, tqdm(groups, disable=not progress), strict=True):
         function = logits_fn(regressor, members, unit=True)
         row[:] = attacks.withstand(

@@ -229,6 +229,23 @@ def test_all_batches_have_one_size_and_hold_points_that_are_right(key):
     assert batches == [8] * int(np.ceil(right / 8).sum())
 
 
+def test_attacks_add_up_on_the_points_that_are_left(key):
+    r, x, y, groups = regressor(1, cubic), points(40, seed=1), labels(40, 2), [1, 2, range(0, 6)]
+    weak, strong = fgsm(0.02), fgsm(0.05)
+    left = features.robustness(r, groups, x, y, key, attack=weak)
+    both = features.robustness(r, groups, x, y, key, attack=strong, among=left)
+    alone = features.robustness(r, groups, x, y, key, attack=strong)
+    np.testing.assert_array_equal(both, left & alone)
+    assert 0 < both.sum() < left.sum()
+    again = features.robustness(r, groups, x, y, key, attack=fgsm(0), among=left)
+    np.testing.assert_array_equal(again, left)
+    clean = features.usefulness(r, groups, x, y)
+    rest = features.robustness(r, groups, x, y, key, attack=fgsm(0), among=~left)
+    np.testing.assert_array_equal(rest, clean & ~left)  # what is wrong stays wrong
+    with pytest.raises(ValueError, match=r"among: shape \(2, 40\); expected \(3, 40\)"):
+        features.robustness(r, groups, x, y, key, attack=weak, among=left[:2])
+
+
 def test_robustness_falls_with_the_radius_and_knows_wrong_from_broken(key):
     r, x = regressor(1, cubic), points(30, seed=1)
     shares = [
