@@ -410,7 +410,9 @@ class Outcome:
             for f in self.soundness
         ]
         cells = [[f'<th scope="col">{h}</th>' for h in head]]
-        cells += [[f"<td>{html.escape(cell)}</td>" for cell in row] for row in rows]
+        cells += [  # names of checks are long words, and may break at underscores
+            [f"<td>{html.escape(cell)}</td>".replace("_", "_<wbr>") for cell in row] for row in rows
+        ]
         table = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
         text = f"{self.claim.id}: {self.verdict} ({len(set(self.seeds))} seeds)"
         return {
