@@ -338,9 +338,9 @@ Markdown(
 # on the kernel of adversarial training is more robust than on the two other kernels. The smooth
 # copy takes most of that away: what is left is a gain over the standard kernel, smaller than the
 # claim asks for, and none over the kernel at the start. The latter makes a poor classifier, right
-# on far fewer clean images, but it withstands the attacks on a larger part of those. So with PGD
-# alone we would have found the claim of the paper there, and most of it would have been gradients
-# that lead nowhere. Whether a longer first phase changes this, the record does not say.
+# on far fewer clean images, but it withstands the attacks on a larger part of those. So PGD alone
+# would have shown a gain over both, most of it gradients that lead nowhere. Whether a longer first
+# phase changes this, the record does not say.
 
 # %% [markdown]
 # ## Fidelity: what is done differently
