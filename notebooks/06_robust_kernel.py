@@ -76,6 +76,7 @@ lazy_epochs: int = 5  # passes in the second phase
 batch_size: int = 100  # images of a batch
 learning_rate: float = 0.05  # of gradient descent with momentum 0.9, in the first phase
 attack_steps: int = 5  # steps of the attack in training
+queries: int = 500  # of the search without gradients, for each test image
 
 # %% [markdown]
 # ## Setup
@@ -143,14 +144,14 @@ trained = {
 # %% [markdown]
 # The attacks are projected gradient descent (PGD) with 20 steps on the model itself, PGD with 50
 # steps on the copy with smooth activations, $\log(1 + e^{\beta z}) / \beta$ with $\beta = 20$ in
-# place of each ReLU, and a search of 500 queries that needs no gradient (Square). The last one is
-# the slowest, and is made on the models that are judged.
+# place of each ReLU, and a search that needs no gradient (Square). The last one is the slowest, and
+# is made on the models that are judged.
 
 # %%
 smooth = models.get(network, n_classes=draw.train.n_classes, softplus=20.0)
 pgd = study.attack(steps=20)
 through_smooth = phases.smoothed(study.attack(steps=50), smooth)
-search = partial(attacks.square, epsilon=epsilon, queries=500)
+search = partial(attacks.square, epsilon=epsilon, queries=queries)
 test = draw.test
 
 levels = ("accuracy", "accuracy under PGD", "accuracy under both PGD", "accuracy under attack")
@@ -244,7 +245,7 @@ findings = attacks.soundness(
 
 # %%
 together = attacks.ensemble(pgd, through_smooth, search)(suspect, test.x, test.y, key)
-longer = partial(search, queries=1000)(suspect, test.x, test.y, jax.random.fold_in(key, 3))
+longer = partial(search, queries=2 * queries)(suspect, test.x, test.y, jax.random.fold_in(key, 3))
 findings.append(attacks.black_box(suspect, test.y, white_box=together, searched=longer))
 
 # %% [markdown]
