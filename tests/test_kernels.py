@@ -287,6 +287,7 @@ def test_batches_of_pairs_change_nothing(name, memory, loops, monkeypatch):
         return jax.jit(jax.value_and_grad(lambda a, b: jnp.sum(weights * kernel_fn(a, b)), (0, 1)))
 
     whole = slopes()(x1, x2)
+    monkeypatch.setattr(kernels, "_CACHE", memory)  # of a CPU
     monkeypatch.setattr(kernels, "_MEMORY", memory)
     forward = jax.jit(lambda a, b: kernel_fn(a, b)).lower(x1, x2).as_text()
     assert forward.count("stablehlo.while") == loops
