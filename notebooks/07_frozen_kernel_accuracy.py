@@ -560,5 +560,5 @@ Markdown(
 #
 # - An attack that breaks the fixed kernel and not the network: add it to `white_box`.
 # - The kernel at the start does as well. Then no features had to be learnt.
-# - A larger network on photographs shows something else. The profile `cifar` has one; its record, in
-#   the table of results, has a lead of the fixed kernel under PGD, and none under all attacks.
+# - A larger network on photographs shows something else. The profile `cifar` has one; its record,
+#   in the table of results, has a lead of the fixed kernel under PGD, and none under all attacks.
