@@ -566,9 +566,10 @@ Markdown(
     f"All features together are right on {whole[0]} of the images, and on {whole[1]} under one "
     f"step and {measured_useful['accuracy, all features, PGD-10']} after ten more. "
     f"The most robust head has {best_size:.0f} features; what comes after it costs {lost} in "
-    f"accuracy under attack and gains {gained} on clean images. Given a feature's index, its frequency has a partial rank "
-    f"correlation of {claims.estimate([r[2] for r in related])} with its robustness; given the "
-    f"frequency, the index has {claims.estimate([r[1] for r in related])}. "
+    f"accuracy under attack and gains {gained} on clean images. Given a feature's index, its "
+    f"frequency has a partial rank correlation of {claims.estimate([r[2] for r in related])} with "
+    "its robustness; given the frequency, the index has "
+    f"{claims.estimate([r[1] for r in related])}. "
     "Brackets hold 95 % intervals."
 )
 
