@@ -10,7 +10,7 @@ convolutions). Pooling takes means over both pixels. A dense layer sees one pixe
 
 from dataclasses import dataclass
 from functools import partial, reduce
-from math import ceil, inf, log, pi, prod, sqrt
+from math import ceil, inf, isqrt, log, pi, prod, sqrt
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +148,7 @@ def kernel(
     pair = partial(_pair, get=get, stack=stack)
     if len(x1) * len(x2) * size <= limit:
         return jax.vmap(lambda p: jax.vmap(lambda q: pair(p, q))(second))(first)
-    rows = min(len(x1), max(1, limit // size))
+    rows = min(len(x1), max(1, isqrt(limit // size)))  # squares hold the fewest inputs
     columns = max(1, limit // (rows * size))
 
     def row(p: tuple) -> Float[Array, " n2"]:

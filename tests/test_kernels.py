@@ -273,9 +273,9 @@ def test_kernel_of_an_input_with_itself_is_exact_in_single_precision():
 
 @pytest.mark.parametrize(
     ("name", "memory", "loops"),
-    # In entries: all rows and 4 columns, without loop in loop; 2 rows and 1 column, 2 inputs' own
+    # In entries: all rows and 5 columns, without loop in loop; 2 rows and 2 columns, 4 inputs' own
     # covariances, and what remains of 5 rows.
-    [("cnn", 4 * 5 * 12, 2), ("pools", 2 * 144, 5)],
+    [("cnn", 5 * 5 * 12, 2), ("pools", 4 * 144, 5)],
 )
 def test_batches_of_pairs_change_nothing(name, memory, loops, monkeypatch):
     x1, x2 = (jnp.asarray(images(n, n), jnp.float32) for n in (5, 11))
