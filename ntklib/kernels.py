@@ -133,8 +133,8 @@ def kernel(
     x2 = x1 if x2 is None else x2
     if x1.shape[1:] != x2.shape[1:]:
         raise ValueError(f"rows of x1 have shape {x1.shape[1:]}, rows of x2 {x2.shape[1:]}")
-    x1, x2 = stack.inputs(x1), stack.inputs(x2)
-    n_pixels = prod(x1.shape[1:-1])
+    x1, x2 = (jnp.moveaxis(stack.inputs(x), -1, 1) for x in (x1, x2))  # channels first
+    n_pixels = prod(x1.shape[2:])
     size = n_pixels**2 if stack.readout == "pool" else n_pixels
     own_size = n_pixels**2 if "pool" in stack.layers else n_pixels
     limit = _CACHE if "conv" in stack.layers and jax.default_backend() == "cpu" else _MEMORY
@@ -165,9 +165,8 @@ def _pair(first: tuple, second: tuple, *, get: str, stack: Stack) -> Float[Array
     """
     (x, variances_x), (y, variances_y) = first, second
     full = stack.readout == "pool"
-    products = "hwc,uvc->hwuv" if full else "...c,...c->..."
-    k = jnp.einsum(products, x, y, precision="highest") / x.shape[-1]
-    ntk, fan_in, layer = jnp.zeros_like(k), x.shape[-1], 0
+    k = _products(x, y, full=full)
+    ntk, fan_in, layer = jnp.zeros_like(k), len(x), 0
     for kind in stack.layers:
         if kind == "pool":
             k, ntk = _pool(k), _pool(ntk)
@@ -185,11 +184,10 @@ def _pair(first: tuple, second: tuple, *, get: str, stack: Stack) -> Float[Array
     return stack.w_std**2 * jnp.mean(ntk) + _own(jnp.mean(k), fan_in, stack)
 
 
-def _variances(x: Float[Array, "*pixels c"], *, stack: Stack) -> tuple[Array, ...]:
+def _variances(x: Float[Array, "c *pixels"], *, stack: Stack) -> tuple[Array, ...]:
     """The variance of each pixel of one input before every ReLU."""
     full = "pool" in stack.layers  # which mixes covariances of different pixels into variances
-    products = "hwc,uvc->hwuv" if full else "...c,...c->..."
-    k = jnp.einsum(products, x, x, precision="highest") / x.shape[-1]
+    k = _products(x, x, full=full)
     variances = []
     for kind in stack.layers:
         if kind == "pool":
@@ -200,6 +198,16 @@ def _variances(x: Float[Array, "*pixels c"], *, stack: Stack) -> tuple[Array, ..
         k = _relu_moments(a[..., None, None], a, k)[0] if full else k / 2
         variances.append(a)
     return tuple(variances)
+
+
+def _products(
+    x: Float[Array, "c *pixels"], y: Float[Array, "c *pixels"], *, full: bool
+) -> Float[Array, "..."]:
+    """The mean over channels of the products of each pixel with itself, or with all pixels."""
+    if full or x.ndim == 1:
+        return jnp.tensordot(x, y, (0, 0), precision="highest") / len(x)
+    # Not as matrices, which XLA on CPU would lay out with the pairs of inputs last.
+    return sum(p * q for p, q in zip(x, y, strict=True)) / len(x)
 
 
 def _affine(k: Array, stack: Stack) -> Array:
