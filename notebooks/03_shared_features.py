@@ -85,7 +85,7 @@ architectures = {
 
 # %%
 def for_each(items, function):
-    """The function of each item; a convolutional kernel uses one core of a CPU, so side by side."""
+    """The function of each item, side by side, as a single one leaves cores of a CPU idle."""
     with ThreadPoolExecutor() as threads:
         return list(threads.map(function, items))
 
