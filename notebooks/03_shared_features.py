@@ -165,9 +165,8 @@ plots.show(
     f"k = {top} it is between {lowest:.2f} and {highest:.2f} without Myrtle-5, where random spaces "
     f"have {top / n_train:.2f} among {n_train} images.",
     caption=f"Medians over seeds. The grey line is at k = {top}, where the claim is judged. On "
-    "the right, the kernel that pools with each of the others. "
-    "Where two eigenvectors change places, the spaces differ at the dimension in between and agree "
-    "again after it.",
+    "the right, the kernel that pools with each of the others. Where two eigenvectors change "
+    "places, the spaces differ at the dimension in between and agree again after it.",
 )
 
 # %% [markdown]
@@ -267,7 +266,7 @@ plots.show(
     figure,
     name="fig-shared-transfer",
     alt="Matrices of accuracies, the architecture attacked by row and the one that classifies by "
-    f"column. With all features, attacks on the architecture itself leave "
+    "column. With all features, attacks on the architecture itself leave "
     f"{own.min():.2f} to {own.max():.2f}, attacks on another {cross.min():.2f} to "
     f"{cross.max():.2f}, and noise {noise.min():.2f} to {noise.max():.2f}.",
     caption=f"Accuracy on FGSM images at ε = {epsilon:.3g}, medians over seeds.",
@@ -414,7 +413,7 @@ claims.judge(
 Markdown(
     f"The top {top} eigenspaces of the worst pair overlap by {claims.estimate(smallest_overlap)}, "
     f"where random spaces would have {top / n_train:.3f} ({top / n_pooled:.2f} for those with "
-    f"Myrtle-5). Brackets hold 95 % intervals."
+    "Myrtle-5). Brackets hold 95 % intervals."
 )
 
 # %% [markdown]
@@ -425,9 +424,8 @@ Markdown(
 # - The kernels have the constants of the official demo ($\sigma_w = \sqrt2$, $\sigma_b = 0.1$). The
 #   demo's code also offers convolutional kernels and Myrtle networks; its saved run uses one
 #   hidden layer only.
-# - Myrtle-5 is compared on fewer images and without attacks, because of its cost. The space of the
-#   top 10 is a larger part of the whole there, so that a random
-#   overlap is larger, too.
+# - Myrtle-5 is compared on fewer images and without attacks, because of its cost. The space that is
+#   judged is a larger part of the whole there, so that a random overlap is larger, too.
 # - There is no robust accuracy that a verdict rests on here, so no soundness checks of the attack
 #   are made; those of the features are on the page on robust features.
 #

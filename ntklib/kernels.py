@@ -148,7 +148,7 @@ def kernel(
     pair = partial(_pair, get=get, stack=stack)
     if len(x1) * len(x2) * size <= limit:
         return jax.vmap(lambda p: jax.vmap(lambda q: pair(p, q))(second))(first)
-    rows = min(len(x1), max(1, isqrt(limit // size)))  # squares hold the fewest inputs
+    rows = min(len(x1), max(1, isqrt(limit // size)))  # a square has the fewest inputs
     columns = max(1, limit // (rows * size))
 
     def row(p: tuple) -> Float[Array, " n2"]:
@@ -160,8 +160,9 @@ def kernel(
 def _pair(first: tuple, second: tuple, *, get: str, stack: Stack) -> Float[Array, ""]:
     """The recursion for one pair of inputs, each with its variances before every ReLU.
 
-    If the readout weighs each pixel by itself, covariances of different pixels are not needed, and
-    arrays are [height, width]; else they are [height, width, height, width].
+    Inputs are [channels, *pixels]. If the readout weighs each pixel by itself, covariances of
+    different pixels are not needed, and arrays are [height, width]; else they are [height, width,
+    height, width].
     """
     (x, variances_x), (y, variances_y) = first, second
     full = stack.readout == "pool"
