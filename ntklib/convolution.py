@@ -1,7 +1,9 @@
 """Convolutions with a backward pass that suits a CPU.
 
 XLA's own costs several times more there where strides are above one, and hundreds of times more
-for the gradient in the kernel within a loop. Derivatives of all orders and modes are possible.
+for the gradient in the kernel within a loop. And images of a few channels, as photographs are, take
+it several times longer than their multiplications do. Derivatives of all orders and modes are
+possible.
 
 Arrays are channels last: images (n, *space, a), kernels (*window, a, b). Padding is one pair of
 numbers an axis of space. As in all networks, "convolution" means correlation.
@@ -21,6 +23,8 @@ from jaxtyping import Array, Float
 
 Strides = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
+_FEW = 3
+"""Channels of an image up to which XLA's convolution is not worth its overhead."""
 
 
 def convolve(
@@ -80,6 +84,8 @@ def conv_general_dilated(
 def _correlate(
     x: Array, kernel: Array, *, strides: Strides, padding: Padding, precision: Any
 ) -> Array:
+    if x.shape[-1] <= _FEW:
+        return _sum_of_taps(x, kernel, strides, padding)
     last = x.ndim - 1
     space = tuple(range(1, last))
     dimensions = lax.ConvDimensionNumbers(
@@ -88,6 +94,18 @@ def _correlate(
     return lax.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=dimensions, precision=precision
     )
+
+
+def _sum_of_taps(x: Array, kernel: Array, strides: Strides, padding: Padding) -> Array:
+    """One product of a channel and a weight after another, which XLA makes one loop over pixels."""
+    shifted = _taps(x, kernel.shape[:-2], strides, padding)
+    weights = kernel.reshape(-1, *kernel.shape[-2:])
+    terms = (
+        tap[..., a, None] * weight[a]
+        for tap, weight in zip(shifted, weights, strict=True)
+        for a in range(x.shape[-1])
+    )
+    return sum(terms, start=jnp.zeros((), x.dtype))
 
 
 def _abstract(x: Any, kernel: Any, **options: Any) -> jax.core.ShapedArray:
@@ -100,9 +118,15 @@ def _image_cotangent(d: Array, x: Any, kernel: Array, **options: Any) -> Array:
 
     Pixel s i + r of x meets the weights q + s m, where q = (r + l) mod s, in the outputs
     i + (r + l - q) / s - m: a convolution of d with the reversed weights of phase r. XLA's own
-    rule puts zeros between the pixels of d instead, and multiplies with them.
+    rule puts zeros between the pixels of d instead, and multiplies with them. For images of a few
+    channels it is a matrix product and the transpose of `patches`.
     """
     strides, padding = options["strides"], options["padding"]
+    if x.aval.shape[-1] <= _FEW:
+        rows = kernel.reshape(-1, kernel.shape[-1]).T
+        seen = partial(patches, window=kernel.shape[:-2], strides=strides, padding=padding)
+        columns = jnp.matmul(d, rows, precision=options["precision"])
+        return jax.linear_transpose(seen, x.aval)(columns)[0]
     space = x.aval.shape[1:-1]
     counts = [-(-size // s) for size, s in zip(space, strides, strict=True)]
     phases = []
@@ -172,10 +196,16 @@ def patches(
     Returns:
         One patch a position, in the order of the kernel's leading axes.
     """
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    return jnp.concatenate(_taps(x, window, strides, padding), axis=-1)
+
+
+def _taps(x: Array, window: tuple[int, ...], strides: Strides, padding: Padding) -> list[Array]:
+    """What each weight of a window meets, at each position."""
+    edges = ((0, 0), *padding, (0, 0))  # below zero where a gradient cuts
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(*edge, 0) for edge in edges])
     taps = []
     for offset in product(*map(range, window)):
         ranges = zip(offset, x.shape[1:-1], window, strides, strict=True)
         cut = (slice(o, size - k + o + 1, s) for o, size, k, s in ranges)
         taps.append(x[(slice(None), *cut)])
-    return jnp.concatenate(taps, axis=-1)
+    return taps
