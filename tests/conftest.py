@@ -4,6 +4,10 @@ import hypothesis
 import jax
 import pytest
 
+# The tests compile thousands of small programs, which takes longer than they run. The pages of the
+# book run with all optimisations.
+jax.config.update("jax_disable_most_optimizations", True)
+
 
 @pytest.fixture
 def key():
