@@ -1,3 +1,4 @@
+import os
 import socket
 
 import hypothesis
@@ -5,8 +6,9 @@ import jax
 import pytest
 
 # The tests compile thousands of small programs, which takes longer than they run. The pages of the
-# book run with all optimisations.
+# book run with all optimisations. Processes that a test starts must compute the same to the bit.
 jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 
 @pytest.fixture
