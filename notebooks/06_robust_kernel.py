@@ -67,7 +67,7 @@ dataset: str = "mnist5k"  # where the images come from
 seeds: list = [0, 1, 2]  # each is a start of the network, and an order of the batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 4000  # training images, the same for all seeds
-n_test: int = 300  # test images
+n_test: int = 200  # test images
 n_kernel: int = 100  # training images on which the curvature of the loss is computed
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "cnn_mnist"  # the network, see `ntklib.models.get`
@@ -76,7 +76,7 @@ lazy_epochs: int = 5  # passes in the second phase
 batch_size: int = 100  # images of a batch
 learning_rate: float = 0.05  # of gradient descent with momentum 0.9, in the first phase
 attack_steps: int = 5  # steps of the attack in training
-queries: int = 500  # of the search without gradients, for each test image
+queries: int = 1000  # of the search without gradients, for each test image
 
 # %% [markdown]
 # ## Setup
