@@ -228,7 +228,7 @@ plots.show(
 # adversarial training, of the first seed. Among the attacks are images crafted on the network from
 # which the kernel is. The last check is a search with twice the queries and other random numbers:
 # it must not do better than the three attacks together. If it does, the accuracies under attack are
-# too high by about as much, and the verdicts are inconclusive, whatever their checks say.
+# too high, and the verdicts are inconclusive, whatever their checks say.
 
 # %%
 suspect = trained["benign"]["adversarial", epochs][0].logits_fn
