@@ -64,7 +64,6 @@ steps: int = 200  # steps of gradient descent of the finite network
 
 # %%
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import combinations
 
 import jax
@@ -76,7 +75,6 @@ from scipy import stats
 
 from ntklib import attacks, data, features, infinite, models, ntk, plots, training
 
-fgsm = partial(attacks.pgd, epsilon=epsilon, steps=1, step_size=epsilon, random_start=False)
 architectures = {
     **{f"FC-{k}": models.get("mlp", n_classes=1, depth=k) for k in (1, 2, 5)},
     "Conv-2": models.get("cnn", n_classes=1, depth=2, readout="flatten"),
@@ -84,10 +82,10 @@ architectures = {
 
 
 # %%
-def for_each(items, function):
+def for_each(function, *items):
     """The function of each item, side by side, as a single one leaves cores of a CPU idle."""
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(function, items))
+        return list(threads.map(function, *items))
 
 
 def regression(draw):
@@ -99,7 +97,7 @@ def regression(draw):
 # %%
 sizes = {"n_train": n_train, "n_test": n_test, "pool": pool}
 draws = [data.load(dataset, classes=classes, **sizes, seed=seed) for seed in seeds]
-runs = list(zip(seeds, draws, for_each(draws, regression), strict=True))
+runs = list(zip(seeds, draws, for_each(regression, draws), strict=True))
 top = 10  # dimension of the spaces that are judged
 draws[0].provenance
 
@@ -139,7 +137,7 @@ def with_pooling(draw):
     return {name: features.overlap(of_pooled, of_other) for name, of_other in eigenvectors.items()}
 
 
-pooled_overlaps = for_each(draws, with_pooling)
+pooled_overlaps = for_each(with_pooling, draws)
 
 # %% tags=["hide-input"]
 with plots.style():
@@ -176,20 +174,35 @@ plots.show(
 
 # %%
 indices = np.arange(1, 11)
+groups = [*indices, range(top), range(n_train)]  # single features, the head, all features
 
 
-def robustness(run):
-    """Which test images each feature classifies under an attack on itself, by architecture."""
-    seed, draw, regressors = run
-    x, y, key = draw.test.x, draw.test.y, jax.random.key(seed)
+def fgsm_images(run):
+    """FGSM images of each group, by architecture."""
+    _, draw, regressors = run
     return {
-        name: features.robustness(regressor, indices, x, y, key, attack=fgsm)
+        name: features.fgsm(regressor, groups, draw.test.x, draw.test.y, epsilon=epsilon)
         for name, regressor in regressors.items()
     }
 
 
-found = for_each(runs, robustness)
-gamma = {name: np.array([of_seed[name] for of_seed in found]) for name in architectures}
+adversarial = for_each(fgsm_images, runs)
+
+
+# %%
+def robustness(run, images):
+    """Which test images each feature classifies, also under an attack on it, by architecture."""
+    _, draw, regressors = run
+    x, y, found = draw.test.x, draw.test.y, {}
+    for name, regressor in regressors.items():
+        found[name] = features.usefulness(regressor, indices, x, y)
+        for row, i, attacked in zip(found[name], indices, images[name][:-2], strict=True):
+            row &= features.usefulness(regressor, [i], attacked, y)[0]
+    return found
+
+
+robust = for_each(robustness, runs, adversarial)
+gamma = {name: np.array([of_seed[name] for of_seed in robust]) for name in architectures}
 
 
 # %%
@@ -231,21 +244,24 @@ plots.show(
 
 
 # %%
-def attacked(run, count):
-    """Who classifies which images made on whom: architectures that are attacked, that classify."""
+def transferred(run, images):
+    """Who classifies which images made on whom, by group, who was attacked, and who classifies."""
     seed, draw, regressors = run
-    x, y, group = draw.test.x, draw.test.y, range(n_train)[:count]
-    functions = [features.logits_fn(r, group, unit=True) for r in regressors.values()]
-    made = [attacks.fgsm(f, x, y, epsilon=epsilon) for f in functions]
-    made.append(attacks.random_sign(x, jax.random.key(seed), epsilon=epsilon))
-    return [[attacks.correct(f(images), y) for f in functions] for images in made]
+    x, y = draw.test.x, draw.test.y
+    noise = attacks.random_sign(x, jax.random.key(seed), epsilon=epsilon)
+    made = [*(images[name][-2:] for name in architectures), [noise, noise]]
+    return [
+        [[features.usefulness(r, [group], z[i], y)[0] for r in regressors.values()] for z in made]
+        for i, group in enumerate(groups[-2:])
+    ]
 
 
 # %%
-transfer = {}
-for title, count in (("head", top), ("all features", None)):
-    cells = np.moveaxis(for_each(runs, partial(attacked, count=count)), 0, 2)
-    transfer[title] = np.array([[claims.estimate(cell).value for cell in row] for row in cells])
+cells = np.moveaxis(for_each(transferred, runs, adversarial), 0, 3)
+transfer = {
+    title: np.array([[claims.estimate(cell).value for cell in row] for row in of_group])
+    for title, of_group in zip(("head", "all features"), cells, strict=True)
+}
 
 # %% tags=["hide-input"]
 with plots.style():

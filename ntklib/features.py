@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float, Float64, Int, Num, PRNGKeyArray
 from tqdm import tqdm
 
 from ntklib import attacks
+from ntklib.attacks import ball
 from ntklib.infinite import Regressor, kernel
 
 Members = int | np.integer | Sequence[int] | Int[np.ndarray, "..."]
@@ -152,6 +153,55 @@ def robustness(
             function, x, y, key, among=row, attack=attack, batch_size=batch_size
         )
     return outcomes
+
+
+def fgsm(
+    regressor: Regressor,
+    groups: Sequence[Members],
+    x: Float[Array | np.ndarray, "m h w c"],
+    y: Int[Array | np.ndarray, " m"],
+    *,
+    epsilon: float | int,
+    clip: attacks.Clip = (0.0, 1.0),
+) -> Float[Array, "g m h w c"]:
+    r"""FGSM images of each feature, or group, of a regressor with one output.
+
+    With $a$ the coefficients of a group, its function has the gradient $\sum_j a_j \nabla_x
+    \Theta(x, x_j)$. The gradients of the kernel are the same for all groups, and are computed once:
+    that takes as long as two or three calls of `attacks.fgsm`, which makes the same images. It pays
+    for kernels of convolutional networks; those of dense layers are fast as they are.
+
+    Args:
+        regressor: The regressor.
+        groups: Features and groups of features, see `Members`.
+        x: Images, within `clip`.
+        y: Their labels, 0 or 1.
+        epsilon: Radius of the attack, in units of pixels.
+        clip: Range of a pixel.
+
+    Returns:
+        The images, $\mathrm{clip}(x - \epsilon\, s\, \mathrm{sign} \nabla \phi(x))$ with s the
+        sign of the label; one set of them a group.
+
+    Raises:
+        TypeError: If indices or labels are not integers, or x is not float32 or float64.
+        ValueError: If the regressor has several outputs, inputs, labels or indices do not fit, or
+            `epsilon` or `clip` is out of range.
+    """
+    _check_points(regressor, x, y)
+    ball.check(x, epsilon, "linf", clip)
+    if regressor.coefficients.shape[1] != 1:
+        raise ValueError(
+            f"regressor: has {regressor.coefficients.shape[1]} outputs; it must have one, or the "
+            "gradient of the loss is no multiple of that of the function"
+        )
+    chosen = [_indices(regressor, members) for members in groups]
+    rows = [regressor.eigenvectors[:, i] @ _weights(regressor, i)[:, 0] for i in chosen]
+    x = jnp.asarray(x)
+    coefficients = jnp.array(rows, x.dtype).reshape(len(groups), len(regressor.x))
+    slopes = _slopes(Partial(regressor.kernel_fn), regressor.x, coefficients, x)
+    uphill = -jnp.where(jnp.asarray(y) == 1, 1, -1)[:, None, None, None] * jnp.sign(slopes)
+    return jnp.clip(x + jnp.asarray(epsilon, x.dtype) * uphill, *ball.box(x, epsilon, clip))
 
 
 def overlap(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Float64[np.ndarray, " k"]:
@@ -295,6 +345,25 @@ def mean_frequency(images: Float[Array | np.ndarray, "..."]) -> Float64[np.ndarr
     if not (total > 0).all():
         raise ValueError("images: one is zero; it has no frequency")
     return (power * radius).sum((1, 2)) / total
+
+
+@jax.jit
+def _slopes(
+    kernel_fn: Partial,
+    x_train: Float[Array, "n h w c"],
+    coefficients: Float[Array, "g n"],
+    x: Float[Array, "m h w c"],
+) -> Float[Array, "g m h w c"]:
+    """Gradients of sums of kernel_fn(x, x_train), one with each row of coefficients, in x."""
+
+    def of_point(z: Float[Array, "h w c"]) -> Float[Array, "g h w c"]:
+        def of_pair(p: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+            return jax.grad(lambda q: kernel_fn(q[None], p[None], "ntk")[0, 0])(z)
+
+        gradients = jax.lax.map(of_pair, x_train, batch_size=256)  # which stay in the cache
+        return jnp.tensordot(coefficients, gradients, 1, precision="highest")
+
+    return jnp.moveaxis(jax.lax.map(of_point, x), 0, 1)
 
 
 @jax.jit

@@ -281,6 +281,45 @@ def test_features_are_attacked_at_unit_scale(key):
     assert len(jnp.unique(attacks.loss_per_point(tiny, jnp.asarray(y), "ce"))) == 1
 
 
+# --- fgsm ---
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "kernel_fn", [cubic, MLP, models.get("cnn", n_classes=1, depth=2, readout="flatten")]
+)
+@pytest.mark.parametrize("time", [None, 0.7])
+def test_fgsm_images_are_those_of_attacks_one_by_one(kernel_fn, time):
+    new, truth = jnp.asarray(points(9, 1, dtype=float).clip(0.1)), jnp.asarray(labels(9, 2))
+    y = np.where(labels(N, 2) == 1, 1.0, -1.0)[:, None]
+    r = infinite.Regressor(kernel_fn, points(N, dtype=float), y, time=time)
+    groups = [0, 3, N - 1, range(2, 7), range(N)]
+    images = features.fgsm(r, groups, new, truth, epsilon=0.2, clip=(0.1, 1.0))
+    assert images.shape == (len(groups), *new.shape)
+    assert images.dtype == new.dtype
+    for found, members in zip(images, groups, strict=True):
+        function = features.logits_fn(r, members, unit=True)
+        expected = attacks.fgsm(function, new, truth, epsilon=0.2, clip=(0.1, 1.0))
+        np.testing.assert_array_equal(found, expected)
+
+
+@settings(max_examples=20)
+@given(st.sets(st.integers(0, 7), min_size=1), st.floats(0, 2), st.integers(1, 300))
+def test_fgsm_images_of_linear_features_are_known(members, epsilon, n):
+    # Whatever the number of training images is: their gradients are computed in batches.
+    rng = np.random.default_rng(n)
+    x, y = rng.normal(size=(n, 2, 4, 1)).astype(np.float32), rng.choice([-1.0, 1.0], (n, 1))
+    r = infinite.Regressor(linear, x, y, ridge=0.1)
+    members = sorted(i for i in members if i < n) or [0]
+    new, truth = rng.normal(size=(5, 2, 4, 1)).astype(np.float32), rng.integers(0, 2, 5)
+    [images] = features.fgsm(r, [members], new, truth, epsilon=epsilon, clip=(-99, 99))
+    w = r.x.reshape(n, 8).T @ r.eigenvectors[:, members] @ r.eigenvectors[:, members].T
+    w = (w @ r.coefficients).reshape(2, 4, 1)
+    expected = new - epsilon * (2 * truth - 1)[:, None, None, None] * np.sign(w)
+    np.testing.assert_allclose(images, expected, atol=1e-5)
+    assert (np.abs(np.asarray(images) - new) <= np.float32(epsilon)).all()
+
+
 # --- eigenspaces ---
 
 
@@ -449,6 +488,7 @@ def test_bad_features_are_named(members, error, message, key):
         lambda: features.logits_fn(r, members),
         lambda: features.usefulness(r, [0, members], x, y),
         lambda: features.robustness(r, [0, members], x, y, key, attack=fgsm(0.1)),
+        lambda: features.fgsm(r, [0, members], x, y, epsilon=0.1),
     ):
         with pytest.raises(error, match=message):
             call()
@@ -471,6 +511,15 @@ X, Y, V = points(4), labels(4, 2), np.eye(4)
             ),
             ValueError,
             "batch_size: 0",
+        ),
+        (lambda r: features.fgsm(r, [0], X, Y + 1, epsilon=0.1), ValueError, "classes, which are"),
+        (lambda r: features.fgsm(r, [0], X, Y, epsilon=-1), ValueError, "epsilon: -1"),
+        (lambda r: features.fgsm(r, [0], X + 1, Y, epsilon=0.1), ValueError, "x: has values outs"),
+        (lambda r: features.fgsm(r, [0], X.astype("f2"), Y, epsilon=1), TypeError, "dtype float16"),
+        (
+            lambda r: features.fgsm(regressor(3), [0], X, Y, epsilon=0.1),
+            ValueError,
+            "regressor: has 3 outputs; it must have one",
         ),
         (
             lambda r: features.gradient_images(features.logits_fn(r, 0), X, output=1),
