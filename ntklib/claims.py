@@ -58,10 +58,12 @@ class Check:
     def margin_for(self, profile: str) -> Margin | None:
         """The margin that holds for a profile; None where the check does not apply.
 
-        The profile `smoke` gives no verdict and is held against the margins of `laptop`.
+        The profile `smoke` gives no verdict and is held against the margins of `laptop`; `cifar8`
+        is held against those of `cifar`.
         """
         if isinstance(self.margin, dict):
-            return self.margin.get("laptop" if profile == "smoke" else profile)
+            same = {"smoke": "laptop", "cifar8": "cifar"}
+            return self.margin.get(same.get(profile, profile))
         return self.margin
 
     def describe(self, profile: str) -> str:

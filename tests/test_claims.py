@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import os
 
@@ -160,6 +161,9 @@ def test_margins_hold_for_their_profile(registry):
     assert [gap.margin_for(p) for p in ("smoke", "laptop", "cifar")] == [0.25] * 3
     assert [ratio.margin_for(p) for p in ("smoke", "laptop", "cifar")] == [(0.5, 2), (0.5, 2), None]
     assert (gap.describe("laptop"), ratio.describe("laptop")) == (">= 0.25", "between 0.5 and 2")
+    both = dataclasses.replace(gap, margin={"laptop": 0.3, "cifar": 0.2})
+    profiles = ("smoke", "laptop", "cifar", "cifar8", "paper")
+    assert [both.margin_for(p) for p in profiles] == [0.3, 0.3, 0.2, 0.2, None]
 
 
 numbers = st.floats(-3, 3)

@@ -127,7 +127,7 @@ REFUSED_COMMANDS = {
     "path": (["run", "../01_toy"], "NB: notebook '../01_toy' is unknown; allowed: 01_toy"),
     "profile": (
         ["run", "toy", "--profile", "phone"],
-        "PROFILE: 'phone' is unknown; allowed: smoke, laptop, cifar, paper",
+        "PROFILE: 'phone' is unknown; allowed: smoke, laptop, cifar, cifar8, paper",
     ),
     "profile without the notebook": (
         ["run", "toy", "--profile", "paper"],

@@ -117,6 +117,7 @@ def write(folder: Path) -> Path:
         "profiles/smoke.yml": "notebooks:\n  01_toy: {seeds: [0]}\n",
         "profiles/laptop.yml": "notebooks:\n  01_toy:\n",
         "profiles/cifar.yml": "notebooks:\n  01_toy: {epsilon: 8/255}\n",
+        "profiles/cifar8.yml": "notebooks:\n",
         "profiles/paper.yml": "notebooks:\n",
     }
     for name, text in files.items():

@@ -23,7 +23,7 @@ from ntklib import claims
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-PROFILES = ("smoke", "laptop", "cifar", "paper")
+PROFILES = ("smoke", "laptop", "cifar", "cifar8", "paper")
 # Where an executed notebook and its result go, below ROOT.
 EXECUTED = "build/executed/{profile}/{notebook}.ipynb"
 RESULT = "build/results/{notebook}/{profile}.json"
