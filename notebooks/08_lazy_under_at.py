@@ -446,8 +446,8 @@ Markdown(
 # third, in every seed. Its kernel also goes a shorter way, though not in every seed by as much as
 # the predicate asks, so that the claim stays undecided. But there the parameters go a shorter way,
 # too, which they do not on digits: that training is lazier because it moves less. And its kernel
-# has not done its work when it slows down. Linearising costs adversarial training robust accuracy at
-# both epochs; the same cost of standard training cannot be told from zero.
+# has not done its work when it slows down: linearising costs adversarial training robust accuracy
+# at both epochs; the same cost of standard training cannot be told from zero.
 
 # %% [markdown]
 # ## Fidelity: what is done differently
