@@ -356,7 +356,7 @@ with plots.style():
             axes.plot(k, values, marker="", label=f"{name}, {what}")
     axes.plot(k, k / n_train, color="black", marker="", linestyle=":", label="random spaces")
     axes.set(xscale="log", xlabel="dimension k", ylabel="overlap with infinite width")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 0.08))  # between the curves
 twins = {
     (name, when): claims.estimate([run[when][top - 1] for run in runs])
     for name, runs in finite.items()
