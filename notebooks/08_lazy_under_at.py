@@ -444,10 +444,10 @@ Markdown(
 # A larger network on photographs, trained for fewer epochs, is the profile `cifar`, whose record is
 # in the table of results. There adversarial training leaves far less outside the top in the last
 # third, in every seed. Its kernel also goes a shorter way, though not in every seed by as much as
-# the predicate asks, so that the claim stays undecided. But there the parameters go a shorter way,
-# too, which they do not on digits: that training is lazier because it moves less. And its kernel
-# has not done its work when it slows down: linearising costs adversarial training robust accuracy
-# at both epochs; the same cost of standard training cannot be told from zero.
+# the predicate asks, so that the claim stays undecided. But the parameters go a shorter way there,
+# too, by about the same factor, so the kernel is not lazier for each step of the parameters. And
+# the way that is left matters: linearising costs adversarial training robust accuracy at both
+# epochs. The same cost of standard training cannot be told from zero.
 
 # %% [markdown]
 # ## Fidelity: what is done differently

@@ -168,8 +168,8 @@ def fgsm(
 
     With $a$ the coefficients of a group, its function has the gradient $\sum_j a_j \nabla_x
     \Theta(x, x_j)$. The gradients of the kernel are the same for all groups, and are computed once:
-    that takes as long as two or three calls of `attacks.fgsm`, which makes the same images. It pays
-    for kernels of convolutional networks; those of dense layers are fast as they are.
+    for a convolutional network that takes as long as about two calls of `attacks.fgsm`, which makes
+    the same images. Source of the attack: Goodfellow, Shlens & Szegedy (2015).
 
     Args:
         regressor: The regressor.
