@@ -120,8 +120,9 @@ def results_by_profile(
                     if entry
                     else "not judged"
                 )
-            name = f"{claim.id}: {check.name}<br><small>{html.escape(check.quantity)}</small>"
-            rows.append([name, *cells, *blank])
+            name = check.name.replace("_", "_<wbr>")  # where a line may break
+            quantity = f"<small>{html.escape(check.quantity)}</small>"
+            rows.append([f"{claim.id}: {name}<br>{quantity}", *cells, *blank])
         badges = [claims.badge(of_profile["verdict"]) for of_profile in outcomes]
         rows.append([f"{claim.id}: verdict", *badges, *blank])
     for name in dict.fromkeys(name for r in found.values() for name in r["measurements"]):
