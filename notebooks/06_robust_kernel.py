@@ -344,9 +344,9 @@ Markdown(
 # a larger part of those. So PGD alone would have shown a gain over both, most of it gradients that
 # lead nowhere.
 #
-# There, the kernel after one epoch of adversarial training withstands both kinds of PGD on more
-# images than the last one, with intervals that do not overlap, though it is right on fewer clean
-# images. Whether a longer first phase changes this, the records do not say.
+# On these photographs the kernel after one epoch of adversarial training withstands both kinds of
+# PGD on more images than the last one, with intervals that do not overlap, though it is right on
+# fewer clean images. Whether a longer first phase changes this, the records do not say.
 
 # %% [markdown]
 # ## Fidelity: what is done differently

@@ -536,10 +536,10 @@ Markdown(
 # not see what it should, because it teaches the model to hide and not to resist.
 #
 # On photographs (profiles `cifar` and `cifar8`, in the table of results) the answer is the same at
-# both radii. Under PGD the fixed kernel is ahead of the network, under all attacks it is behind,
-# and the third model and the network have intervals that overlap. One check depends on the radius:
-# at ε = 4/255 adversarial training on the fixed kernel gains less over benign training than the
-# margin asks, at 8/255 it gains more.
+# both radii. Under PGD the fixed kernel is ahead of the network, under all attacks it is behind.
+# Under the three attacks that the third model was tried with, its interval and that of the network
+# overlap. One check, which is under PGD alone, depends on the radius: at ε = 4/255 adversarial
+# training on the fixed kernel gains less over benign training than the margin asks, at 8/255 more.
 #
 # A wider network should have more jumps and smaller ones. Whether the paper's much larger network
 # is affected, its number cannot tell, as it is for PGD alone.
@@ -566,5 +566,5 @@ Markdown(
 #
 # - An attack that breaks the fixed kernel and not the network: add it to `white_box`.
 # - The kernel at the start does as well. Then no features had to be learnt.
-# - A larger network on photographs shows something else. That of `cifar` and `cifar8` does not: see
-#   the end of *Verdict*.
+# - A larger network on photographs is as robust as it looks. That of `cifar` and `cifar8` is not:
+#   see the end of *Verdict*.
