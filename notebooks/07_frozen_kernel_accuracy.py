@@ -331,7 +331,7 @@ def along_the_way(classifier, steps=100):
 
 
 # %%
-ways = {name: [along_the_way(c) for c in named[name]] for name in compared}
+ways = {name: phases.at_once(along_the_way, zip(named[name])) for name in compared}
 share_seen = {
     name: claims.estimate(
         np.array([seen for _, seen, _ in way]),

@@ -119,10 +119,11 @@ def kernel(variables, x):
     return np.asarray(ntk.gram(study.model, variables, x, output="full"))
 
 
-paths = {
-    name: np.array([[kernel(run[t], images) for t in times] for run in of_kind])
-    for name, of_kind in runs.items()
-}
+def kernels(run):
+    return [kernel(run[t], images) for t in times]
+
+
+paths = {name: np.array(phases.at_once(kernels, zip(of_kind))) for name, of_kind in runs.items()}
 k = round(paths["standard"].shape[-1] * 20 / 2500)  # the share of the official code
 
 # %%
@@ -176,7 +177,7 @@ def as_official(run, seed):
 
 # %%
 changed = {
-    name: np.array([as_official(run, seed) for run, seed in zip(runs[name], seeds, strict=True)])
+    name: np.array(phases.at_once(as_official, zip(runs[name], seeds, strict=True)))
     for name in ("standard", "PGD")
 }
 

@@ -74,6 +74,23 @@ def smoothed(attack: attacks.Attack, smooth: Model) -> attacks.Attack:
     return through
 
 
+def at_once(function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]) -> list[Result]:
+    """Calls a function with each tuple of arguments, on the cores of a CPU or one by one.
+
+    For work of each seed, as one seed uses about one core.
+
+    Args:
+        function: is called from several threads.
+        arguments: of each call.
+
+    Returns:
+        What the calls return, in the order of the arguments.
+    """
+    threads = os.cpu_count() if jax.default_backend() == "cpu" else 1
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda job: function(*job), arguments))
+
+
 @dataclass(frozen=True)
 class Study:
     r"""What all trainings of a study have in common.
@@ -186,7 +203,7 @@ class Study:
             return {epoch + after: variables for epoch, variables in history.kept.items()}
 
         jobs = [(kind, *job) for kind in kinds for job in zip(starts, keys, strict=True)]
-        trained = iter(_at_once(run, jobs))
+        trained = iter(at_once(run, jobs))
         return {kind: [next(trained) for _ in keys] for kind in kinds}
 
     def fix(
@@ -235,7 +252,7 @@ class Study:
             for name, of_seeds in tangents.items()
             for job in zip(of_seeds, self._keys, strict=True)
         ]
-        trained = iter(_at_once(run, jobs))
+        trained = iter(at_once(run, jobs))
         return {name: [next(trained) for _ in of_seeds] for name, of_seeds in tangents.items()}
 
     def withstood(
@@ -272,7 +289,7 @@ class Study:
                 )
             return rows[1:]
 
-        of_seeds = _at_once(outcomes, zip(classifiers, self._keys, strict=True))
+        of_seeds = at_once(outcomes, zip(classifiers, self._keys, strict=True))
         return np.array(of_seeds).swapaxes(0, 1)
 
     def _fit(
@@ -330,10 +347,3 @@ def _curvature(kernel: Float[Array, "nc nc"], n: int) -> float:
         blocks.reshape(n * c, n * c), k=1, which="LA", v0=start, return_eigenvectors=False
     )
     return float(largest[0]) / (n * c)
-
-
-def _at_once(function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]) -> list[Result]:
-    """Calls a function with each tuple of arguments, on the cores of a CPU or one by one."""
-    threads = os.cpu_count() if jax.default_backend() == "cpu" else 1
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda job: function(*job), arguments))
