@@ -449,8 +449,8 @@ Markdown(
 # every seed, so that the claim stays undecided there.
 #
 # But the parameters go a shorter way on these photographs, too: at 4/255 by about the same factor,
-# at 8/255 by a larger one, with intervals that do not overlap. So the kernel is lazier for each
-# epoch and not for each step of the parameters; at 8/255 it moves more for each step than that of
+# at 8/255 by a larger one, with intervals that do not overlap. So what is lazier for each epoch is
+# not so for each step of the parameters; at 8/255 the kernel moves more for each step than that of
 # standard training.
 #
 # And the way that is left matters. Linearising costs adversarial training robust accuracy, at both

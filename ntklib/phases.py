@@ -85,6 +85,9 @@ def at_once(function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]
 
     Returns:
         What the calls return, in the order of the arguments.
+
+    Raises:
+        Exception: what the first call to fail, in that order, has raised; after all have ended.
     """
     threads = os.cpu_count() if jax.default_backend() == "cpu" else 1
     with ThreadPoolExecutor(threads) as pool:
