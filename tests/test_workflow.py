@@ -107,6 +107,23 @@ def test_a_second_build_executes_nothing(built):
     assert toy_book.files(built / "build" / "html") == book
 
 
+def test_notebooks_are_executed_in_the_order_of_the_book(toy):
+    for name in ("profiles/laptop.yml", "_toc.yml", "book/claims.yml"):
+        text = (toy / name).read_text()
+        first = text[text.rindex("\n", 0, text.rindex("01_toy")) + 1 :]
+        if name == "book/claims.yml":
+            first = text[text.index("  - id: T1") :]
+        others = [first.replace("T1", f"T{i}").replace("01_toy", f"0{i}_toy") for i in (4, 2, 5, 3)]
+        (toy / name).write_text(text + "".join(others))
+    notebook = (toy / NOTEBOOK).read_text()
+    for i in range(2, 6):
+        other = notebook.replace('"T1"', f'"T{i}"').replace("float = 0.1", f"float = 0.{i}")
+        (toy / f"notebooks/0{i}_toy.py").write_text(other)
+    done = toy_book.run(toy, "workflow", "book", TOY_LOG=toy / "log")
+    assert done.returncode == 0, done.stderr
+    assert executions(toy) == [0.1, 0.2, 0.3, 0.4, 0.5]
+
+
 def test_what_is_compiled_serves_other_runs(toy):
     replace(toy / NOTEBOOK, "claims.__file__", "import jax\n\njax.jit(lambda x: 2 * x)(1.0)")
     compiled = []
