@@ -226,9 +226,11 @@ plots.show(
 #
 # The checks are made on the classifier that claims the most: benign training on the last kernel of
 # adversarial training, of the first seed. Among the attacks are images crafted on the network from
-# which the kernel is. The last check is a search with twice the queries and other random numbers:
-# it must not do better than the three attacks together. If it does, the accuracies under attack are
-# too high, and the verdicts are inconclusive, whatever their checks say.
+# which the kernel is. The last check is a search with twice the queries and other random numbers,
+# on the classifiers of all seeds: it must not do better than the three attacks together. If it
+# does, the accuracies under attack are too high, and the verdicts are inconclusive, whatever their
+# checks say. When the records of `cifar` and `cifar8` were made, this check, too, was made on the
+# first seed alone.
 
 # %%
 suspect = trained["benign"]["adversarial", epochs][0].logits_fn
@@ -244,10 +246,17 @@ findings = attacks.soundness(
     transferred={"the adversarially trained network": pgd(source, test.x, test.y, key)},
 )
 
+
 # %%
-together = attacks.ensemble(pgd, through_smooth, search)(suspect, test.x, test.y, key)
-longer = partial(search, queries=2 * queries)(suspect, test.x, test.y, jax.random.fold_in(key, 3))
-findings.append(attacks.black_box(suspect, test.y, white_box=together, searched=longer))
+def longer(logits_fn, x, y, key):
+    return search(logits_fn, x, y, jax.random.fold_in(key, 3), queries=2 * queries)
+
+
+searched = study.withstood(trained["benign"]["adversarial", epochs], test, longer)[1]
+excess = float(lazy["benign", "adversarial", epochs][3].mean() - searched.mean())
+limit = 0.02  # as that of the other checks
+meaning = "accuracy under all three attacks minus under a search with twice the queries"
+findings.append(attacks.Finding("square", excess, limit, excess <= limit, meaning))
 
 # %% [markdown]
 # ## Verdict
