@@ -343,19 +343,19 @@ Markdown(
 # the kernel of adversarial training makes every classifier robust. It makes the one robust that
 # gradient descent finds from zero.
 #
-# How near this is to being undecided shows with other seeds. With `seeds=[6,7,8]` at
-# laptop size the gains are as clear, but the longer search finds a little more than it may, which
-# leaves both claims inconclusive.
+# How near this is to being undecided shows with other seeds. With `seeds=[6,7,8]` at laptop size
+# the gains are as clear, but the longer search finds a little more than it may, which leaves L2
+# inconclusive.
 
 # %% [markdown]
-# A larger network on photographs, trained for fewer epochs, does not repeat this, at either radius.
-# It is that of the profiles `cifar` and `cifar8`, whose records are in the table of results. Under
-# PGD on the model itself, benign training on the kernel of adversarial training is more robust than
-# on the two other kernels. The smooth copy takes most of that away: what is left is a gain over the
-# standard kernel, smaller than the claim asks for, and none over the kernel at the start. The
-# latter makes a poor classifier, right on far fewer clean images, but it withstands the attacks on
-# a larger part of those. So PGD alone would have shown a gain over both, most of it gradients that
-# lead nowhere.
+# A larger network on photographs, trained for fewer epochs, does not show gains as large, at either
+# radius. It is that of the profiles `cifar` and `cifar8`, whose records are in the table of
+# results. Under PGD on the model itself, benign training on the kernel of adversarial training is
+# more robust than on the two other kernels. The smooth copy takes most of that away: what is left
+# is a gain over the standard kernel, smaller than the claim asks for, and none over the kernel at
+# the start. The latter makes a poor classifier, right on far fewer clean images, but it withstands
+# the attacks on a larger part of those. So PGD alone would have shown a gain over both, most of it
+# gradients that lead nowhere.
 #
 # On these photographs the kernel after one epoch of adversarial training withstands both kinds of
 # PGD on more images than the last one, with intervals that do not overlap, though it is right on
