@@ -227,10 +227,10 @@ plots.show(
 # The checks are made on the classifier that claims the most: benign training on the last kernel of
 # adversarial training, of the first seed. Among the attacks are images crafted on the network from
 # which the kernel is. The last check is a search with twice the queries and other random numbers,
-# on the classifiers of all seeds: it must not do better than the three attacks together. If it
-# does, the accuracies under attack are too high, and the verdicts are inconclusive, whatever their
-# checks say. When the records of `cifar` and `cifar8` were made, this check, too, was made on the
-# first seed alone.
+# on the classifier of each seed: it must not do better than the three attacks together, on any. If
+# it does, the accuracies under attack are too high, and the verdicts are inconclusive, whatever
+# their checks say. When the records of `cifar` and `cifar8` were made, this check, too, was made on
+# the first seed alone.
 
 # %%
 suspect = trained["benign"]["adversarial", epochs][0].logits_fn
@@ -248,15 +248,16 @@ findings = attacks.soundness(
 
 
 # %%
-def longer(logits_fn, x, y, key):
-    return search(logits_fn, x, y, jax.random.fold_in(key, 3), queries=2 * queries)
+def search_again(classifier, seed):
+    """By how much a longer search with other random numbers beats the three attacks."""
+    f, x, y, key = classifier.logits_fn, test.x, test.y, jax.random.key(seed)
+    together = attacks.ensemble(pgd, through_smooth, search)(f, x, y, key)
+    longer = search(f, x, y, jax.random.fold_in(key, 3), queries=2 * queries)
+    return attacks.black_box(f, y, white_box=together, searched=longer)
 
 
-searched = study.withstood(trained["benign"]["adversarial", epochs], test, longer)[1]
-excess = float(lazy["benign", "adversarial", epochs][3].mean() - searched.mean())
-limit = 0.02  # as that of the other checks
-meaning = "accuracy under all three attacks minus under a search with twice the queries"
-findings.append(attacks.Finding("square", excess, limit, excess <= limit, meaning))
+of_seeds = zip(trained["benign"]["adversarial", epochs], seeds, strict=True)
+findings.append(max(phases.at_once(search_again, of_seeds), key=lambda found: found.value))
 
 # %% [markdown]
 # ## Verdict
@@ -343,9 +344,9 @@ Markdown(
 # the kernel of adversarial training makes every classifier robust. It makes the one robust that
 # gradient descent finds from zero.
 #
-# How near this is to being undecided shows with other seeds. With `seeds=[6,7,8]` at laptop size
-# the gains are as clear, but the longer search finds a little more than it may, which leaves L2
-# inconclusive.
+# At laptop size the gains are far above the margins of L2, and yet it is left inconclusive, with
+# the seeds of this page and with `seeds=[6,7,8]`: the longer search breaks more images of one
+# classifier than it may. The accuracies under attack are upper bounds, then.
 
 # %% [markdown]
 # A larger network on photographs, trained for fewer epochs, does not show gains as large, at either
