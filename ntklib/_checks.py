@@ -1,0 +1,172 @@
+"""Refusals in one wording: `NAME: what it is; what is allowed`.
+
+Each function returns the value in the one form that the code behind it works with, or raises.
+"""
+
+from collections.abc import Collection, Iterable
+from math import inf
+from numbers import Integral
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+def whole(name: str, value: Any, *, least: int = 1, most: float = inf) -> int:
+    """A whole number; one written as 10.0, or as an array of one element, means 10.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is not whole, or out of range.
+    """
+    value = _scalar(name, value, "a whole number")
+    wanted = f"a whole number >= {least}" if most == inf else f"a whole number, {least} to {most}"
+    if isinstance(value, Integral) or float(value).is_integer():
+        if least <= value <= most:
+            return int(value)
+        raise ValueError(f"{name}: {value} is out of range; it is {wanted}")
+    raise ValueError(f"{name}: {value} is not whole; it is {wanted}")
+
+
+def number(name: str, value: Any, *, least: float = -inf, above: float | None = None) -> float:
+    """A finite number, at least `least`, or greater than `above`.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is out of range.
+    """
+    value = float(_scalar(name, value, "a number"))
+    if above is not None and not above < value < inf:
+        raise ValueError(f"{name}: {value:g} is out of range; it is finite and above {above:g}")
+    if not least <= value < inf or value == -inf:
+        bound = "" if least == -inf else f" and at least {least:g}"
+        raise ValueError(f"{name}: {value:g} is out of range; it is finite{bound}")
+    return value
+
+
+def one_of(name: str, value: Any, allowed: Iterable[Any]) -> Any:
+    """A value among those allowed.
+
+    Raises:
+        ValueError: if it is another one.
+    """
+    allowed = tuple(allowed)
+    if not any(type(value) is type(a) and value == a for a in allowed):
+        raise ValueError(f"{name}: {value!r} is unknown; allowed: {', '.join(map(repr, allowed))}")
+    return value
+
+
+def points(
+    name: str, x: Any, *, ndim: int = 2, dtypes: Collection[Any] = ()
+) -> Float[Array | np.ndarray, "n ..."]:
+    """Inputs, one a row, finite, of a floating-point type; lists become arrays.
+
+    Args:
+        name: of the argument.
+        x: an array, or lists of numbers.
+        ndim: the least number of axes.
+        dtypes: the types allowed; all floating-point types if there are none.
+
+    Returns:
+        The inputs, where they were: a NumPy array stays on the host.
+
+    Raises:
+        TypeError: if the type is not allowed.
+        ValueError: if the shape is not, or values are not finite. Values are not looked at while
+            another function is being compiled.
+    """
+    x = x if isinstance(x, jax.Array | np.ndarray) else np.asarray(x)
+    if dtypes and x.dtype not in dtypes:
+        allowed = " or ".join(jnp.dtype(d).name for d in dtypes)
+        raise TypeError(f"{name}: dtype {x.dtype} is not allowed; it is {allowed}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name}: dtype {x.dtype} is not allowed; it is a floating-point type")
+    if x.ndim < ndim or 0 in x.shape:
+        raise ValueError(
+            f"{name}: shape {x.shape} is not allowed; it is one row a point, of "
+            f"{ndim} axes or more, none empty"
+        )
+    if not isinstance(x, jax.core.Tracer):
+        finite = np.isfinite(x) if isinstance(x, np.ndarray) else jnp.isfinite(x)
+        if not finite.all():
+            raise ValueError(f"{name}: has values that are not finite")
+    return x
+
+
+def same_rows(name: str, x: Any, other: str, y: Any) -> None:
+    """Rows of two sets of inputs must have one shape.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(
+            f"{name}: its rows have shape {x.shape[1:]}; they are of shape {y.shape[1:]}, "
+            f"as those of {other}"
+        )
+
+
+def labels(
+    name: str, y: Any, n: int, n_classes: int | None = None
+) -> Int[Array | np.ndarray, " n"]:
+    """Labels, one a point, counted from 0; lists become arrays.
+
+    Raises:
+        TypeError: if they are not of an integer type.
+        ValueError: if there are not n of them in one row, or one is no class. Values are not
+            looked at while another function is being compiled.
+    """
+    y = y if isinstance(y, jax.Array | np.ndarray) else np.asarray(y)
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise TypeError(f"{name}: dtype {y.dtype} is not allowed; labels are of an integer type")
+    if y.shape != (n,):
+        raise ValueError(f"{name}: shape {y.shape} is not allowed; labels of {n} points are ({n},)")
+    if n_classes is not None and not isinstance(y, jax.core.Tracer):
+        if n and (int(y.min()) < 0 or int(y.max()) >= n_classes):
+            raise ValueError(
+                f"{name}: has labels from {int(y.min())} to {int(y.max())}; they are 0 to "
+                f"{n_classes - 1}"
+            )
+    return y
+
+
+def logits(shape_of: Any, n: int) -> int:
+    """The number of columns of what a classifier returns for n points.
+
+    Args:
+        shape_of: what it returned, or `jax.eval_shape` of it.
+        n: the number of points.
+
+    Raises:
+        TypeError: if it is no array.
+        ValueError: if its shape is not (n, classes).
+    """
+    if not hasattr(shape_of, "shape"):
+        raise TypeError(
+            f"logits: the classifier returns a {type(shape_of).__name__}; it is one array "
+            "(n, classes)"
+        )
+    if len(shape_of.shape) != 2 or shape_of.shape[0] != n or shape_of.shape[1] == 0:
+        raise ValueError(
+            f"logits: the classifier returns shape {shape_of.shape} for {n} points; it is "
+            f"({n}, classes)"
+        )
+    return shape_of.shape[1]
+
+
+def _scalar(name: str, value: Any, wanted: str) -> Any:
+    """A Python number, from a number or an array of one element; True is never meant as one."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and value.size == 1:
+        value = np.asarray(value).item()
+    if isinstance(value, bool) or not isinstance(value, int | float | Integral):
+        raise TypeError(f"{name}: {_shown(value)} is not allowed; it is {wanted}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"an array of shape {value.shape}"
+    text = repr(value)
+    return text if len(text) <= 40 else f"a {type(value).__name__}"
