@@ -114,20 +114,19 @@ def labels(
     """Labels, one a point, counted from 0; lists become arrays.
 
     Raises:
-        TypeError: if they are not of an integer type.
-        ValueError: if there are not n of them in one row, or one is no class. Values are not
-            looked at while another function is being compiled.
+        ValueError: if there are not n of them in one row, they are not of an integer type, or one
+            is no class. Values are not looked at while another function is being compiled.
     """
     y = y if isinstance(y, jax.Array | np.ndarray) else np.asarray(y)
-    if not jnp.issubdtype(y.dtype, jnp.integer):
-        raise TypeError(f"{name}: dtype {y.dtype} is not allowed; labels are of an integer type")
     if y.shape != (n,):
         raise ValueError(f"{name}: shape {y.shape} is not allowed; labels of {n} points are ({n},)")
-    if n_classes is not None and not isinstance(y, jax.core.Tracer):
-        if n and (int(y.min()) < 0 or int(y.max()) >= n_classes):
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise ValueError(f"{name}: dtype {y.dtype} is not allowed; labels are of an integer type")
+    if n_classes is not None and n > 0 and not isinstance(y, jax.core.Tracer):
+        least, most = int(y.min()), int(y.max())
+        if least < 0 or most >= n_classes:
             raise ValueError(
-                f"{name}: has labels from {int(y.min())} to {int(y.max())}; they are 0 to "
-                f"{n_classes - 1}"
+                f"{name}: has labels from {least} to {most}; they are 0 to {n_classes - 1}"
             )
     return y
 
