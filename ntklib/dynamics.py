@@ -21,7 +21,7 @@ from scipy.special import entr
 Kernels = Num[Array | np.ndarray, "..."]
 Each = np.float64 | Float64[np.ndarray, "..."]
 """One number a kernel: a number for (N, N), else an array."""
-Numbers = Sequence[float | int] | Num[Array | np.ndarray, "..."]
+Numbers = Sequence[float] | Num[Array | np.ndarray, "..."]
 
 # Relative to the largest entry or eigenvalue: above what float32 rounds, below what means a thing.
 _ROUNDING = 1e-4
@@ -184,7 +184,7 @@ def path_length(kernels: Kernels, *, centred: bool = False) -> float:
     return float(distance(kernels[:-1], kernels[1:], centred=centred).sum())
 
 
-def settling_time(remaining: Numbers, times: Numbers, yardstick: float | int) -> float:
+def settling_time(remaining: Numbers, times: Numbers, yardstick: float) -> float:
     """The first of the given times from which on a curve stays below a yardstick.
 
     For the remaining distance to the final kernel, `distances(kernels, kernels[-1:])[:, 0]`. That

@@ -161,7 +161,7 @@ def fgsm(
     x: Float[Array | np.ndarray, "m h w c"],
     y: Int[Array | np.ndarray, " m"],
     *,
-    epsilon: float | int,
+    epsilon: float,
     clip: attacks.Clip = (0.0, 1.0),
 ) -> Float[Array, "g m h w c"]:
     r"""FGSM images of each feature, or group, of a regressor with one output.

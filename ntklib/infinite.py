@@ -99,7 +99,7 @@ class Regressor:
     """
 
     coefficients: Float64[np.ndarray, "n c"]
-    time: float | int | None
+    time: float | None
 
     def __init__(
         self,
@@ -107,8 +107,8 @@ class Regressor:
         x: Num[Array | np.ndarray, "n ..."],
         y: Num[Array | np.ndarray, "..."],
         *,
-        ridge: float | int = 0.0,
-        time: float | int | None = None,
+        ridge: float = 0.0,
+        time: float | None = None,
         solver: str = "eigh",
     ) -> None:
         """Computes the kernel matrix and its factorisation.
@@ -162,12 +162,12 @@ class Regressor:
         """The eigenvectors of K, in the columns, in the order of the eigenvalues."""
         return self._eigh[1]
 
-    def _train(self, time: float | int | None) -> None:
+    def _train(self, time: float | None) -> None:
         limit = time is None and self.solver == "cholesky"
         self.coefficients = self._cholesky() if limit else self._spectral(time)
         self.time = time
 
-    def _spectral(self, time: float | int | None) -> Float64[np.ndarray, "n c"]:
+    def _spectral(self, time: float | None) -> Float64[np.ndarray, "n c"]:
         rates = self.eigenvalues + self.ridge
         if rates[-1] < -self._noise or (time is None and rates[-1] <= self._noise):
             raise self._refusal("singular" if time is None else "not positive", rates[-1])
@@ -196,7 +196,7 @@ class Regressor:
             f"{smallest:.2g}, rounding is {self._noise:.2g}; remove repeated inputs or set ridge"
         )
 
-    def at(self, time: float | int | None) -> "Regressor":
+    def at(self, time: float | None) -> "Regressor":
         """The same data at another training time; the eigendecomposition is shared.
 
         Args:
@@ -261,7 +261,7 @@ def _blocks(x: Float[Array, "n ..."], block: int) -> dict[int, Array]:
     return {start: x[start : start + size] for start in starts}
 
 
-def _check(time: float | int | None) -> None:
+def _check(time: float | None) -> None:
     if time is not None and not time >= 0:
         raise ValueError(f"time is {time}; it must be at least 0, or None for the limit")
 
