@@ -251,6 +251,11 @@ def load(
     )
 
 
+def classes(name: str) -> tuple[str, ...]:
+    """The names of the classes of a data set, one of `NAMES`; nothing is read."""
+    return _SOURCES[name].classes
+
+
 def _whole(name: str, value: object, *, least: int) -> int:
     # True is an Integral, but never meant as a number.
     if isinstance(value, bool) or not isinstance(value, Integral):
