@@ -21,10 +21,10 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 from scipy.sparse.linalg import eigsh
 
-from ntklib import _cores, attacks, data, linear, models, ntk, training
+from ntklib import attacks, cores, data, linear, models, ntk, training
 from ntklib.data import Split
 from ntklib.models import Model, Variables
-from ntklib.training import Recipe
+from ntklib.training import SGD, Recipe
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def make(trainings: Any, folder: str | Path | None = None) -> Any:
         if folder is not None:
             for name in {each.name for each in level}:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        made.update(zip(level, _cores.share(train, zip(level)), strict=True))
+        made.update(zip(level, cores.share(train, zip(level)), strict=True))
     return jax.tree.map(made.__getitem__, trainings)
 
 
@@ -240,13 +240,13 @@ class Study:
         network: see `Training`.
         images: see `Training`.
         seeds: see `Training`.
-        epochs: of the first phase, in which kernels are looked at.
+        recipe: what all trainings have in common, but for what each changes.
     """
 
     network: str
     images: Images
     seeds: Sequence[int]
-    epochs: int
+    recipe: Recipe
 
     @property
     def model(self) -> Model:
@@ -256,27 +256,33 @@ class Study:
     @property
     def times(self) -> Int[np.ndarray, " t"]:
         """The epochs at which the first phase is looked at: 21, evenly spaced, the start first."""
-        return np.unique(np.linspace(0, self.epochs, 21).round().astype(int))
+        return np.unique(np.linspace(0, self.recipe.epochs, 21).round().astype(int))
+
+    def nearest(self, shares: Sequence[float]) -> list[int]:
+        """The times that are nearest to shares of the epochs."""
+        places = np.abs(self.times[:, None] - self.recipe.epochs * np.asarray(shares)).argmin(0)
+        return [int(epoch) for epoch in np.unique(self.times[places])]
 
     def learn(
         self,
-        recipe: Recipe,
         *,
         order: int = 0,
         start: Sequence[Training] | None = None,
         after: int = 0,
+        **changes: Any,
     ) -> list[Training]:
         """The first phase: the network is trained, and its kernel with it.
 
         Args:
-            recipe: how.
             order: see `Training`.
-            start: trainings, one a seed, that this one starts from; None for the seeds' own starts.
-            after: the epoch of these at which it starts.
+            start: trainings, one a seed, that these start from; None for the seeds' own starts.
+            after: the epoch of those at which these start.
+            **changes: values of the recipe.
 
         Returns:
             Trainings, one a seed, kept at `times`.
         """
+        recipe = replace(self.recipe, **changes)
         keep = tuple(int(epoch) for epoch in self.times if epoch <= after + recipe.epochs)
         starts = [Point(each, after) for each in start] if start else [None] * len(self.seeds)
         return [
@@ -288,30 +294,30 @@ class Study:
         self,
         trainings: Sequence[Training],
         epoch: int,
-        recipe: Recipe,
         *,
         n_curvature: int,
         centered: bool = True,
+        **changes: Any,
     ) -> list[Training]:
-        """The second phase: training with the kernel fixed.
+        """The second phase: training with the kernel fixed, at the learning rate 1/h.
 
         Args:
             trainings: of the first phase, one a seed.
-            epoch: whose kernel is fixed.
-            recipe: how; see `Training` on the learning rate.
+            epoch: of these, whose kernel is fixed.
             n_curvature: see `Training`.
             centered: see `Training`.
+            **changes: values of the recipe.
 
         Returns:
             Trainings, one a seed.
         """
+        recipe = replace(self.recipe, optimizer=SGD(1.0), **changes)
         return [
-            replace(
-                each,
-                recipe=recipe,
-                keep=(),
-                order=0,
-                start=None,
+            Training(
+                self.network,
+                self.images,
+                recipe,
+                each.seed,
                 tangent=Point(each, epoch),
                 centered=centered,
                 n_curvature=n_curvature,
@@ -353,7 +359,7 @@ class Study:
                 )
             return rows[1:]
 
-        of_seeds = _cores.share(outcomes, zip(logits_fns, self.seeds, strict=True))
+        of_seeds = cores.share(outcomes, zip(logits_fns, self.seeds, strict=True))
         return np.array(of_seeds).swapaxes(0, 1)
 
 
