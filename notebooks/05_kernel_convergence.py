@@ -93,9 +93,9 @@ draw.provenance
 # ## Training
 #
 # All trainings minimise the cross-entropy by gradient descent with momentum 0.9, and attack by
-# projected gradient descent (PGD). Standard training goes on for twice as many epochs, so that it can be compared at as many
-# epochs and at as many updates. The pages on kernels under adversarial training share these
-# trainings.
+# projected gradient descent (PGD). Standard training goes on for twice as many epochs, so that it
+# can be compared at as many epochs and at as many updates. The pages on kernels under adversarial
+# training share these trainings.
 
 # %% tags=["trainings"]
 from ntklib import phases, training
