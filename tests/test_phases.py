@@ -152,7 +152,7 @@ def test_a_folder_keeps_the_trainings_of_both_phases(tmp_path):
 
 
 def test_a_training_alone_makes_what_it_starts_from(tmp_path):
-    learnt, [fixed, _] = both_phases()
+    _learnt, [fixed, _] = both_phases()
     alone = fixed.run(tmp_path).last
     assert len(list(tmp_path.rglob("*.msgpack"))) == 2
     np.testing.assert_array_equal(flat(alone), flat(phases.make(both_phases())[1][0].last))
@@ -190,7 +190,8 @@ def test_names_are_readable_and_tell_all_trainings_apart():
     names = [training.name for of_seeds in (learnt, *others) for training in of_seeds]
     assert len(set(names)) == len(names)
     again = STUDY.learn(epochs=4)
-    assert [t.name for t in again] == names[:2] and again == learnt
+    assert [t.name for t in again] == names[:2]
+    assert again == learnt
     folder = names[0].rpartition("/")[0]
     assert names[:2] == [f"{folder}/seed-3", f"{folder}/seed-5"]
     assert names[0].startswith("digits-60/cnn_mnist/standard-4-epochs-")
