@@ -54,16 +54,16 @@ class Check:
     predicate: str
     margin: Margin | dict[str, Margin]
     why: str
+    lineages: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
 
     def margin_for(self, profile: str) -> Margin | None:
         """The margin that holds for a profile; None where the check does not apply.
 
-        The profile `smoke` gives no verdict and is held against the margins of `laptop`; `cifar8`
-        is held against those of `cifar`.
+        A profile that has none of its own is held against that of the one it extends.
         """
         if isinstance(self.margin, dict):
-            same = {"smoke": "laptop", "cifar8": "cifar"}
-            return self.margin.get(same.get(profile, profile))
+            lineage = self.lineages.get(profile, [profile])
+            return next((self.margin[p] for p in lineage if p in self.margin), None)
         return self.margin
 
     def describe(self, profile: str) -> str:
@@ -127,10 +127,17 @@ class Claim:
 
 @dataclass(frozen=True)
 class Registry:
-    """All papers and claims, in the order of the file."""
+    """All papers and claims, in the order of the file.
+
+    Attributes:
+        papers: the papers by key.
+        claims: the claims.
+        lineages: for each profile itself, the one it extends, the one that this extends, ...
+    """
 
     papers: dict[str, Paper]
     claims: tuple[Claim, ...]
+    lineages: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __getitem__(self, claim_id: str) -> Claim:
         for claim in self.claims:
@@ -161,17 +168,41 @@ def _validate(content: Any, schema_name: str, where: str) -> None:
     raise RegistryError(f"{where}: {path}: {' '.join(reason.split())}")
 
 
-def _registry_path() -> Path:
-    """book/claims.yml in a checkout; its copy inside the package elsewhere."""
-    packaged = Path(str(resources.files("ntklib") / "claims.yml"))
-    return packaged if packaged.exists() else Path(__file__).parents[1] / "book" / "claims.yml"
+def _of_the_book(path: str) -> Path:
+    """A file or folder of a checkout; its copy inside the package elsewhere."""
+    packaged = Path(str(resources.files("ntklib"))) / Path(path).name
+    return packaged if packaged.exists() else Path(__file__).parents[1] / path
 
 
-def load(path: str | Path | None = None) -> Registry:
+def _lineages(folder: Path) -> dict[str, list[str]]:
+    """The profiles of a folder, each with those that it extends."""
+    extends = {}
+    for path in sorted(folder.glob("*.yml")):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise RegistryError(f"profiles/{path.name}: cannot be read: {reason}") from error
+        extends[path.stem] = content.get("extends") if isinstance(content, dict) else None
+    lineages = {}
+    for profile in extends:
+        lineages[profile] = lineage = [profile]
+        while (base := extends[lineage[-1]]) is not None:
+            others = [name for name in extends if name not in lineage]
+            if base not in others:
+                raise RegistryError(
+                    f"profiles/{lineage[-1]}.yml: extends {base!r}; allowed: {', '.join(others)}"
+                )
+            lineage.append(base)
+    return lineages
+
+
+def load(path: str | Path | None = None, profiles: str | Path | None = None) -> Registry:
     """Reads and validates the registry of claims.
 
     Args:
         path: a registry; by default the book's own, `book/claims.yml`.
+        profiles: a folder of profiles; by default the book's own, `profiles/`.
 
     Returns:
         The registry.
@@ -179,7 +210,8 @@ def load(path: str | Path | None = None) -> Registry:
     Raises:
         RegistryError: one line that names the file, the entry and what is allowed.
     """
-    path = _registry_path() if path is None else Path(path)
+    path = _of_the_book("book/claims.yml") if path is None else Path(path)
+    lineages = _lineages(_of_the_book("profiles") if profiles is None else Path(profiles))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -205,15 +237,15 @@ def load(path: str | Path | None = None) -> Registry:
         if entry.get("headline") not in [None, *names]:
             raise RegistryError(f"{where}: headline names no check; allowed: {', '.join(names)}")
         checks = tuple(
-            _check(check, f"{where}, check {check['name']}") for check in entry["checks"]
+            _check(check, f"{where}, check {check['name']}", lineages) for check in entry["checks"]
         )
         headline = entry.get("headline", names[0] if names else None)
         made = {"paper": papers[entry["paper"]], "checks": checks, "headline": headline}
         claims.append(Claim(**entry | made))
-    return Registry(papers, tuple(claims))
+    return Registry(papers, tuple(claims), lineages)
 
 
-def _check(entry: dict[str, Any], where: str) -> Check:
+def _check(entry: dict[str, Any], where: str, lineages: Mapping[str, Sequence[str]]) -> Check:
     def margin(value: Any) -> Margin:
         pair = isinstance(value, list)
         if pair != (entry["predicate"] == "between") or (pair and not value[0] < value[1]):
@@ -225,8 +257,13 @@ def _check(entry: dict[str, Any], where: str) -> Check:
 
     stated = entry["margin"]
     per_profile = isinstance(stated, dict)
+    if per_profile and (unknown := sorted(set(stated) - set(lineages))):
+        raise RegistryError(
+            f"{where}: margin for profile {unknown[0]!r}, which is unknown; "
+            f"allowed: {', '.join(lineages)}"
+        )
     margins = {k: margin(v) for k, v in stated.items()} if per_profile else margin(stated)
-    return Check(**entry | {"margin": margins})
+    return Check(**entry | {"margin": margins, "lineages": lineages})
 
 
 @dataclass(frozen=True)

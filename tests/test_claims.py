@@ -334,7 +334,7 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         {"claims": []},
         {"claims": [{"claim": "T1", "checks": [], "verdict": "true"}]},
         {"seeds": []},
-        {"profile": "phone"},
+        {"profile": "../x"},
         {"extra": 1},
         {"notebook": "../x"},
         {"provenance": {}},

@@ -14,21 +14,20 @@ import nbformat
 from nbformat.v4 import new_markdown_cell
 
 from ntklib import claims
-from workflow import plan
 from workflow.collect import Result, trusted
+from workflow.errors import BuildError, explained
+from workflow.plan import RESULT, Project
 
-BUILD = plan.ROOT / "build"
-SOURCE = BUILD / "source"
-RECORDS = plan.ROOT / "records"
-BENCHMARKS = plan.ROOT / "benchmarks" / "results"
+BENCHMARKS = "benchmarks/results"
 
 
-def prose() -> list[Path]:
+def prose(project: Project) -> list[Path]:
     """All files, besides executed notebooks and results, that the pages are made from."""
-    files = [plan.ROOT / "_config.yml", plan.ROOT / "_toc.yml", Path(__file__)]
-    for folder in (plan.ROOT / "book", RECORDS, BENCHMARKS):
+    root = project.root
+    files = [root / "_config.yml", root / "_toc.yml", Path(__file__)]
+    for folder in (root / "book", root / "records", root / BENCHMARKS):
         files += [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    return sorted(p.relative_to(plan.ROOT) for p in files)
+    return sorted(p.relative_to(root) for p in files)
 
 
 def table(css: str, head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
@@ -56,12 +55,12 @@ def in_cell(entry: dict[str, Any]) -> str:
     return measured(entry).replace(", ", ",\N{NO-BREAK SPACE}")
 
 
-def results(notebook: str, live: str) -> dict[str, Result]:
+def results(project: Project, notebook: str, live: str) -> dict[str, Result]:
     """Results of a notebook by profile: the live one, and those recorded for other profiles."""
-    live_result = plan.ROOT / plan.RESULT.format(notebook=notebook, profile=live)
+    live_result = project.root / RESULT.format(notebook=notebook, profile=live)
     found = {live: claims.read_result(live_result)}
-    for profile in plan.PROFILES:
-        path = RECORDS / notebook / f"{profile}.json"
+    for profile in project.profiles:
+        path = project.root / "records" / notebook / f"{profile}.json"
         if path.exists() and profile not in found:
             found[profile] = claims.read_result(path)
     return found
@@ -154,9 +153,9 @@ def results_by_profile(
     )
 
 
-def not_run(notebook: str, found: dict[str, Result]) -> list[str]:
+def not_run(project: Project, notebook: str, found: dict[str, Result]) -> list[str]:
     """A line on the profiles that a notebook is prepared for and has no result of, if any."""
-    missing = [p for p in plan.profiles_of(notebook) if p not in found and p != "smoke"]
+    missing = [p for p in project.profiles_of(notebook) if p not in found and p != "smoke"]
     if not missing:
         return []
     names = " and ".join(f"`{profile}`" for profile in missing)
@@ -164,11 +163,11 @@ def not_run(notebook: str, found: dict[str, Result]) -> list[str]:
     return [f"Prepared, but not run for this page: the profile{plural} {names}."]
 
 
-def provenance(notebook: str, found: dict[str, Result], live: str) -> str:
+def provenance(project: Project, notebook: str, found: dict[str, Result], live: str) -> str:
     """How the results of a page were made, and how to make them again."""
 
     def command(result: Result) -> str:
-        set_by_user = plan.parameters(notebook, result["profile"])
+        set_by_user = project.parameters(notebook, result["profile"])
         changed = {k: v for k, v in result["parameters"].items() if set_by_user.get(k) != v}
         extra = " ".join(f"{k}={json.dumps(v, separators=(',', ':'))}" for k, v in changed.items())
         suffix = f" SET='{extra}'" if extra else ""
@@ -216,33 +215,33 @@ def as_figures(content: nbformat.NotebookNode) -> None:
                 }
 
 
-def page(notebook: str, live: str) -> nbformat.NotebookNode:
+def page(project: Project, notebook: str, live: str) -> nbformat.NotebookNode:
     """The page of a notebook: as executed, with verdicts, results and provenance.
 
     Raises:
-        plan.BuildError: if the executed notebook or its result is not to be trusted.
+        BuildError: if the executed notebook or its result is not to be trusted.
     """
-    content, _ = trusted(notebook, live, plan.parameters(notebook, live))
-    found, its_claims = results(notebook, live), plan.claims_of(notebook)
+    content, _ = trusted(project, notebook, live, project.parameters(notebook, live))
+    found, its_claims = results(project, notebook, live), project.claims_of(notebook)
     as_figures(content)
     content.cells.insert(1, new_markdown_cell(verdict_line(its_claims, found, live)))
     content.cells.append(new_markdown_cell(results_by_profile(its_claims, found, live)))
-    content.cells += [new_markdown_cell(line) for line in not_run(notebook, found)]
-    content.cells.append(new_markdown_cell(provenance(notebook, found, live)))
+    content.cells += [new_markdown_cell(line) for line in not_run(project, notebook, found)]
+    content.cells.append(new_markdown_cell(provenance(project, notebook, found, live)))
     return content
 
 
-def claims_table(registry: claims.Registry, live: str) -> str:
+def claims_table(project: Project, live: str) -> str:
     """The table of all claims, the front page of the book; those with results come first."""
     rows = []
-    for claim in sorted(registry.claims, key=lambda claim: claim.status != "available"):
+    for claim in sorted(project.registry.claims, key=lambda claim: claim.status != "available"):
         name = f"{claim.id}. {html.escape(claim.title)}"
         cite = f"<br><small>{html.escape(claim.paper.authors)} ({claim.paper.year})</small>"
         printed = html.escape((claim.reported or {}).get("text", "–"))
         if claim.status == "planned":
             rows.append([name + cite, claims.badge("not run"), "–", "–", printed])
             continue
-        found = results(str(claim.notebook), live)
+        found = results(project, str(claim.notebook), live)
         quantity = next((c.quantity for c in claim.checks if c.name == claim.headline), None)
         shown = []
         for result in found.values():
@@ -297,52 +296,53 @@ def benchmarks_tables(files: Iterable[Path]) -> str:
     return "\n\n".join(sections)
 
 
-def stage(live: str) -> None:
+def stage(project: Project, live: str) -> None:
     """Writes the sources of the book to `build/source/`."""
-    shutil.rmtree(SOURCE, ignore_errors=True)
-    (SOURCE / "notebooks").mkdir(parents=True)
-    (SOURCE / "generated").mkdir()
+    root, source = project.root, project.root / "build" / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    (source / "notebooks").mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
-        shutil.copy2(plan.ROOT / name, SOURCE / name)
-    shutil.copytree(
-        plan.ROOT / "book", SOURCE / "book", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    registry = plan.registry()
+        shutil.copy2(root / name, source / name)
+    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
     sections = []
-    for notebook in plan.published():
-        nbformat.write(page(notebook, live), SOURCE / "notebooks" / f"{notebook}.ipynb")
-        titles = "; ".join(f"{claim.id}. {claim.title}" for claim in plan.claims_of(notebook))
-        made = provenance(notebook, results(notebook, live), live)
+    for notebook in project.published():
+        content = page(project, notebook, live)
+        nbformat.write(content, source / "notebooks" / f"{notebook}.ipynb")
+        titles = "; ".join(f"{claim.id}. {claim.title}" for claim in project.claims_of(notebook))
+        made = provenance(project, notebook, results(project, notebook, live), live)
         sections.append(made.replace("How this page was made", titles))
-    generated = SOURCE / "generated"
-    (generated / "claims_table.md").write_text(claims_table(registry, live), encoding="utf-8")
+    generated = source / "generated"
+    generated.mkdir()
+    (generated / "claims_table.md").write_text(claims_table(project, live), encoding="utf-8")
     (generated / "provenance.md").write_text("\n\n".join(sections), encoding="utf-8")
     (generated / "benchmarks.md").write_text(
-        benchmarks_tables(BENCHMARKS.glob("*.json")), encoding="utf-8"
+        benchmarks_tables((root / BENCHMARKS).glob("*.json")), encoding="utf-8"
     )
 
 
-def render() -> None:
+def render(project: Project) -> None:
     """Renders `build/source/` to `build/html/`, which is replaced only by a complete book.
 
     Raises:
-        plan.BuildError: if jupyter-book fails or warns.
+        BuildError: if jupyter-book fails or warns.
     """
-    shutil.rmtree(BUILD / "render", ignore_errors=True)
+    build = project.root / "build"
+    shutil.rmtree(build / "render", ignore_errors=True)
     program = Path(sys.executable).with_name("jupyter-book")
-    command: list[str | Path] = [program, "build", SOURCE, "--path-output", BUILD / "render"]
-    command += ["-n", "-W", "--keep-going", "-q"]
-    done = subprocess.run(command, cwd=plan.ROOT, stdout=PIPE, stderr=STDOUT, text=True)
+    command: list[str | Path] = [program, "build", build / "source"]
+    command += ["--path-output", build / "render", "-n", "-W", "--keep-going", "-q"]
+    done = subprocess.run(command, cwd=project.root, stdout=PIPE, stderr=STDOUT, text=True)
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)
-        raise plan.BuildError("jupyter-book failed; the book at build/html is the one before")
-    if (BUILD / "html").exists():
-        (BUILD / "html").replace(BUILD / "render" / "before")
-    (BUILD / "render" / "_build" / "html").replace(BUILD / "html")
-    shutil.rmtree(BUILD / "render")
+        raise BuildError("jupyter-book failed; the book at build/html is the one before")
+    if (build / "html").exists():
+        (build / "html").replace(build / "render" / "before")
+    (build / "render" / "_build" / "html").replace(build / "html")
+    shutil.rmtree(build / "render")
 
 
 if __name__ == "__main__":
-    with plan.explained():
-        stage(sys.argv[1])
-        render()
+    project = Project()
+    with explained():
+        stage(project, sys.argv[1])
+        render(project)
