@@ -11,6 +11,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Float64, Num
 from tqdm import tqdm
 
+from ntklib._analytic import Twin
 from ntklib.models import Model
 
 KernelFn = Callable[..., Array]
@@ -27,7 +28,7 @@ def kernel(
 ) -> Float[Array, "n1 n2"]:
     """The analytic kernel between two sets of inputs, computed block by block.
 
-    Works on values, not under `jit`; there, call the model's `kernel_fn`. Needs memory for the
+    Works on values, not under `jit`; there, call `twin(model)`. Needs memory for the
     matrix, on the host and on the device, for a second copy of the inputs, and for what
     `kernel_fn` needs for one block.
 
@@ -51,7 +52,7 @@ def kernel(
             `get` is unknown, `block` is below 1, or the function returns another shape than
             (n1, n2).
     """
-    kernel_fn = _kernel_fn(model)
+    kernel_fn = twin(model)
     if block is not None and block < 1:
         raise ValueError(f"block is {block}; it must be at least 1")
     x1 = _points("x1", x1)
@@ -76,6 +77,27 @@ def kernel(
             gram[j : j + m, i : i + n] = tile.T
         gram[i : i + n, j : j + m] = (tile + tile.T) / 2 if symmetric and i == j else tile
     return jnp.asarray(gram)
+
+
+def twin(model: Model | KernelFn) -> KernelFn:
+    """The kernel of a model of infinite width, as a function that can be compiled.
+
+    Args:
+        model: a model with an infinite twin. A function `(x1, x2, get) -> (n1, n2)` is returned
+            as it is.
+
+    Returns:
+        `kernel_fn(x1, x2=None, get="ntk" | "nngp")`: the kernel of one output, (n1, n2). It can be
+        differentiated in the inputs, and its memory is bounded.
+
+    Raises:
+        ValueError: if the model has no infinite twin.
+    """
+    if not isinstance(model, Model):
+        return model
+    if model.stack is None:
+        raise ValueError("the model has no infinite twin")
+    return Twin(model.stack)
 
 
 class Regressor:
@@ -128,7 +150,7 @@ class Regressor:
             ValueError: If an argument is malformed, or the kernel matrix has, up to rounding, a
                 negative eigenvalue, or, in the limit, one that is zero.
         """
-        self.kernel_fn = _kernel_fn(kernel_fn)
+        self.kernel_fn = twin(kernel_fn)
         self.x = _points("x", x)
         y = np.asarray(y, np.float64)
         if y.ndim != 2 or len(y) != len(self.x):
@@ -264,13 +286,6 @@ def _blocks(x: Float[Array, "n ..."], block: int) -> dict[int, Array]:
 def _check(time: float | None) -> None:
     if time is not None and not time >= 0:
         raise ValueError(f"time is {time}; it must be at least 0, or None for the limit")
-
-
-def _kernel_fn(model: Model | KernelFn) -> KernelFn:
-    kernel_fn = model.kernel_fn if isinstance(model, Model) else model
-    if kernel_fn is None:
-        raise ValueError("the model has no infinite twin: its kernel_fn is None")
-    return kernel_fn
 
 
 def _points(name: str, x: Num[Array | np.ndarray, "..."]) -> Float[Array, "..."]:

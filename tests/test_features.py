@@ -52,7 +52,7 @@ def fgsm(epsilon, clip=(0.0, 1.0)):
 @pytest.mark.parametrize("kwargs", [{}, {"time": 0.7}, {"ridge": 0.2}, {"ridge": 0.2, "time": 2.0}])
 def test_features_are_those_of_the_formula_and_sum_to_the_regressor(k, kwargs):
     r, new = regressor(k, **kwargs), points(5, seed=1)
-    cross = np.asarray(MLP.kernel_fn(new, r.x), np.float64)
+    cross = np.asarray(infinite.twin(MLP)(new, r.x), np.float64)
     targets = np.asarray(attacks.targets(jnp.asarray(labels(N, max(k, 2))), k), np.float64)
     rates = r.eigenvalues + kwargs.get("ridge", 0)
     learned = 1 - np.exp(-rates * kwargs.get("time", np.inf))

@@ -29,9 +29,9 @@ def targets(n, outputs=2, seed=7):
 def test_kernel_is_that_of_the_twin():
     x1, x2 = points(6), points(4, seed=1)
     for kind in ("ntk", "nngp"):
-        expected = MLP.kernel_fn(x1, x2, kind)
+        expected = infinite.twin(MLP)(x1, x2, kind)
         np.testing.assert_allclose(infinite.kernel(MLP, x1, x2, get=kind), expected, rtol=1e-6)
-        twin = infinite.kernel(MLP.kernel_fn, x1, x2, get=kind)
+        twin = infinite.kernel(infinite.twin(MLP), x1, x2, get=kind)
         np.testing.assert_array_equal(twin, infinite.kernel(MLP, x1, x2, get=kind))
 
 
@@ -70,7 +70,7 @@ def test_blocks_below_the_diagonal_are_mirrored_not_computed():
 
     def counting(a, b, get):
         calls.append((len(a), len(b)))
-        return MLP.kernel_fn(a, b, get)
+        return infinite.twin(MLP)(a, b, get)
 
     gram = infinite.kernel(counting, points(10), block=4)
     assert calls == [(4, 4)] * 6  # 3 blocks a side: 3 on the diagonal and 3 above
@@ -102,7 +102,7 @@ def test_the_limit_interpolates():
 @pytest.mark.usefixtures("x64")
 def test_the_limit_is_kernel_regression():
     x, y, new = points(12, dtype=np.float64), targets(12), points(5, seed=1, dtype=np.float64)
-    gram, cross = MLP.kernel_fn(x), MLP.kernel_fn(new, x)
+    gram, cross = infinite.twin(MLP)(x), infinite.twin(MLP)(new, x)
     for ridge in (0.0, 0.3):
         expected = cross @ np.linalg.solve(gram + ridge * np.eye(12), y)
         regressor = infinite.Regressor(MLP, x, y, ridge=ridge)
@@ -114,7 +114,7 @@ def test_the_limit_is_kernel_regression():
 @pytest.mark.parametrize("time", [0.05, 2.0, 30.0])
 def test_finite_time_is_gradient_descent_in_small_steps(time, ridge):
     x, y, new = points(10, dtype=np.float64), targets(10), points(4, seed=1, dtype=np.float64)
-    gram, cross = (np.asarray(MLP.kernel_fn(a, x)) for a in (x, new))
+    gram, cross = (np.asarray(infinite.twin(MLP)(a, x)) for a in (x, new))
     # Descent on the coefficients alpha of f = kernel(., X) alpha, in the geometry of the network:
     # d alpha / dt = -(f(X) - y) - ridge alpha.
     steps, alpha = 20_000, np.zeros_like(y)
@@ -308,7 +308,7 @@ def refused(message, error, function, *args, **kwargs):
         ((MLP, points(0)), {}, r"x1 has shape \(0, 3, 3, 1\); expected \(points, features...\)"),
         ((MLP, points(3), points(0)), {}, "x2 has shape"),
         ((MLP, points(3)[:, 0, 0, 0]), {}, r"x1 has shape \(3,\); expected"),
-        ((MLP, points(3)), {"get": "NTK"}, "get is 'NTK'; allowed are 'ntk' and 'nngp'"),
+        ((MLP, points(3)), {"get": "NTK"}, "get: 'NTK' is unknown; allowed: 'ntk', 'nngp'"),
         ((MLP, points(3)), {"block": 0}, "block is 0; it must be at least 1"),
         ((lambda a, b, get: jnp.ones(3), points(3)), {}, r"returned shape \(3,\) for 3 and 3"),
     ],
@@ -336,13 +336,13 @@ def test_integer_inputs_are_refused():
         ({"time": -1.0}, "time is -1.0; it must be at least 0, or None for the limit"),
         ({"time": float("nan")}, "time is nan"),
         ({"solver": "lu"}, "solver is 'lu'; allowed: 'eigh', 'cholesky'"),
-        ({"kernel_fn": lambda a, b, get: -MLP.kernel_fn(a, b)}, "singular: its smallest"),
+        ({"kernel_fn": lambda a, b, get: -infinite.twin(MLP)(a, b)}, "singular: its smallest"),
         (
-            {"kernel_fn": lambda a, b, get: -MLP.kernel_fn(a, b), "solver": "cholesky"},
+            {"kernel_fn": lambda a, b, get: -infinite.twin(MLP)(a, b), "solver": "cholesky"},
             "singular: its smallest",
         ),
         (
-            {"kernel_fn": lambda a, b, get: -MLP.kernel_fn(a, b), "time": 1.0},
+            {"kernel_fn": lambda a, b, get: -infinite.twin(MLP)(a, b), "time": 1.0},
             "not positive: its smallest eigenvalue with the ridge is -",
         ),
     ],

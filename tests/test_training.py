@@ -151,7 +151,7 @@ def test_wide_networks_follow_the_kernels_training_dynamics():
     """f_t of the infinite network is the limit of gradient descent, at the same time."""
     data, new = split(n=20), split(n=30, seed=1)
     base = models.get("mlp", n_classes=1, width=64, depth=1)
-    regression = infinite.Regressor(base.kernel_fn, data.x, data.signs())
+    regression = infinite.Regressor(base, data.x, data.signs())
     learning_rate = float(0.5 * 20 / regression.eigenvalues[0])
     expected = regression.at(40 * learning_rate / 20)(new.x)
     errors, optimizer = [], optax.sgd(learning_rate)
