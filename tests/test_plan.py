@@ -460,8 +460,8 @@ KEY_CHANGES = {
     "the notebook": (NOTEBOOK, "# not used", "# unused"),
     "a default": (NOTEBOOK, "pool: int = 1", "pool: int = 2"),
     "the profile": ("profiles/laptop.yml", "01_toy:", "01_toy: {pool: 2}"),
-    "the library": ("ntklib/claims.py", "import", "import  "),
-    "a schema": ("ntklib/schemas/result.yml", "#", "##"),
+    "the library": ("ntklib/claims/__init__.py", "import", "import  "),
+    "a schema": ("ntklib/claims/schemas/result.yml", "#", "##"),
     "the lock": ("requirements.lock", "==", "== "),
     "a predicate": ("book/claims.yml", "margin: 0.5", "margin: 0.4"),
     "a statement": ("book/claims.yml", "A statement", "The statement"),
@@ -496,7 +496,7 @@ def test_the_key_does_not_change_with_what_does_not_matter(own_toy, monkeypatch)
     (own_toy / "book" / "index.md").write_text("# Other words")
     (own_toy / "profiles" / "cifar.yml").write_text("notebooks:\n")
     (own_toy / "notebooks" / "02_toy.py").write_text("")
-    (own_toy / "ntklib" / "claims.py").touch()
+    (own_toy / "ntklib" / "plots.py").touch()
     claims = (own_toy / "book" / "claims.yml").read_text()
     (own_toy / "book" / "claims.yml").write_text(f"# A comment.\n{claims}")
     assert key_of(own_toy, monkeypatch) == before

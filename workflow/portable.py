@@ -26,6 +26,7 @@ ENVIRONMENT = (
     "LICENSE",
     "ntklib",
     "book/claims.yml",
+    "records",
 )
 
 INSTALL = """\
