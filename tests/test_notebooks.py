@@ -9,7 +9,9 @@ import toy_book
 import yaml
 
 from ntklib import claims
-from workflow import plan
+from workflow.errors import UsageError
+from workflow.notebook import Notebook
+from workflow.plan import Project
 
 SECTIONS = ["The idea", "Parameters", "Setup", "Verdict", "Fidelity", "What would change our mind"]
 LONGEST_CELL = 15
@@ -59,7 +61,7 @@ def problems_of_text(content):
 
 
 def problems_of_parameters(content):
-    """What is wrong with the cell of parameters, besides what `plan.defaults` finds."""
+    """What is wrong with the cell of parameters, besides what the runner finds."""
     [(place, cell)] = [
         (i, cell)
         for i, cell in enumerate(content.cells)
@@ -106,61 +108,64 @@ def problems_of_code(content):
         yield f"names of figures: {names}"
 
 
-def problems_of_claims(ids, content, tree):
+def problems_of_claims(notebook, ids, content, tree):
     """What is wrong with the claims and their verdicts."""
     loaded = re.findall(r'claims\.load\(\)\["(\w+)"\]', ast.unparse(tree).replace("'", '"'))
     if loaded != ids:
         yield f"loads the claims {loaded}; in the registry they are {ids}"
-    if len(calls(tree, "claims.judge")) != len(ids):
-        yield "does not call claims.judge once a claim"
+    made = [ast.literal_eval(call.args[0]) for call in calls(tree, "claims.Page")]
+    if made != [notebook]:
+        yield f"makes the pages {made}"
+    if [ast.literal_eval(call.args[0]) for call in calls(tree, "page.judge")] != ids:
+        yield "does not call page.judge once a claim"
     sections = [h for cell in content.cells for h in heads(cell) or [cell.source]]
     verdict = [i for i, text in enumerate(sections) if text.startswith("## Verdict")]
-    judged = [i for i, text in enumerate(sections) if "claims.judge(" in text]
+    judged = [i for i, text in enumerate(sections) if "page.judge(" in text]
     if verdict and judged and judged[0] < verdict[0]:
         yield "judges before its section 'Verdict'"
 
 
-def problems(notebook):
+def problems(notebook, project):
     """All that is wrong with a notebook."""
-    text = (plan.NOTEBOOKS / f"{notebook}.py").read_text(encoding="utf-8")
+    text = project.notebooks[notebook].path.read_text(encoding="utf-8")
     try:
         tree = ast.parse(text)
-        ids = [claim.id for claim in plan.claims_of(notebook)]
-        defaults = plan.defaults(notebook)
-        for profile in plan.PROFILES:
-            if notebook in plan._profile(profile) or profile in ("smoke", "laptop"):
-                plan.parameters(notebook, profile)
-    except (SyntaxError, plan.UsageError) as error:
+        ids = [claim.id for claim in project.claims_of(notebook)]
+        defaults = project.notebooks[notebook].defaults
+        for profile in {*project.profiles_of(notebook), "smoke", "laptop"}:
+            project.parameters(notebook, profile)
+    except (SyntaxError, UsageError) as error:
         return [str(error)]
     found = []
     found += [] if text.startswith(HEADER) else ["the header is not the one of all notebooks"]
-    if plan.parameters(notebook, "laptop") != defaults:
+    if project.parameters(notebook, "laptop") != defaults:
         found.append("the defaults are not those of the profile laptop")
     content = jupytext.reads(text, fmt="py:percent")
     found += [*problems_of_text(content), *problems_of_parameters(content)]
-    found += [*problems_of_code(content), *problems_of_claims(ids, content, tree)]
+    found += [*problems_of_code(content), *problems_of_claims(notebook, ids, content, tree)]
     return found
 
 
-@pytest.mark.parametrize("notebook", plan.notebooks())
+@pytest.mark.parametrize("notebook", Project().notebooks)
 def test_a_notebook_is_as_all_are(notebook):
-    assert problems(notebook) == []
+    assert problems(notebook, Project()) == []
 
 
 def test_the_book_has_every_notebook():
     chapters = yaml.safe_load((toy_book.ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
     files = [chapter["file"] for part in chapters for chapter in part["chapters"]]
-    assert plan.notebooks()
-    assert plan.notebooks() == sorted(plan.published())
+    notebooks = list(Project().notebooks)
+    assert notebooks
+    assert notebooks == sorted(Project().published())
     listed = [file for file in files if file.startswith("notebooks/")]
-    assert listed == [f"notebooks/{notebook}" for notebook in plan.notebooks()]
+    assert listed == [f"notebooks/{notebook}" for notebook in notebooks]
 
 
 PARAMETERS = '# %% tags=["parameters"]\n'
-JUDGE = "\nclaims.judge(\n"
+JUDGE = '\npage.judge("T1", '
 FAULTS = {
-    "no Python": ("\nclaim\n", "\nclaim ->\n", "invalid syntax"),
-    "a magic": ("\nclaim\n", "\n%matplotlib inline\n", "invalid syntax"),
+    "no Python": ("\npage = ", "\npage -> ", "invalid syntax"),
+    "a magic": ("\npage = ", "\n%matplotlib inline\npage = ", "invalid syntax"),
     "another kernel": ("name: python3", "name: julia", "the header is not"),
     "no header": ("# ---\n", "", "the header is not"),
     "no title": ("\n# # ", "\n# ", "not one title, in the first cell"),
@@ -218,40 +223,43 @@ FAULTS = {
     "a bad name": ('name="fig-transfer-width"', 'name="Transfer"', "names of figures"),
     "another claim": ('["T1"]', '["T2"]', "loads the claims ['T2']"),
     "no claim": ('claims.load()["T1"]', "None", "loads the claims []"),
-    "no verdict": (JUDGE, "\nprint(\n", "does not call claims.judge once a claim"),
-    "two verdicts": (JUDGE, f"\nclaims.judge()\n{JUDGE}", "does not call claims.judge once"),
+    "another page": ('Page("01_ntk', 'Page("02_ntk', "makes the pages ['02_ntk_transfer']"),
+    "no page": ("claims.Page(", "print(", "makes the pages []"),
+    "no verdict": (JUDGE, "\nprint(", "does not call page.judge once a claim"),
+    "two verdicts": (JUDGE, f'\npage.judge("T1", {{}})\n{JUDGE}', "does not call page.judge once"),
+    "the verdict of another claim": (JUDGE, '\npage.judge("T2", ', "does not call page.judge once"),
     "a verdict too early": (
         "\n# ## Setup",
-        "\n# %%\nclaims.judge()\n\n# %% [markdown]\n# ## Setup",
+        '\n# %%\npage.judge("T1", {})\n\n# %% [markdown]\n# ## Setup',
         "judges before",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found(fault, tmp_path, monkeypatch):
-    toy_book.use(toy_book.ROOT, monkeypatch)
+def test_a_fault_is_found(fault, tmp_path):
     old, new, problem = FAULTS[fault]
-    text = (plan.NOTEBOOKS / "01_ntk_transfer.py").read_text(encoding="utf-8")
+    project = Project()
+    path = project.notebooks["01_ntk_transfer"].path
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    for other in plan.notebooks():
-        (tmp_path / f"{other}.py").touch()  # the profiles name them
-    (tmp_path / "01_ntk_transfer.py").write_text(text.replace(old, new, 1), encoding="utf-8")
-    monkeypatch.setattr(plan, "NOTEBOOKS", tmp_path)
-    assert any(problem in found for found in problems("01_ntk_transfer")), problems(
-        "01_ntk_transfer"
-    )
+    (tmp_path / path.name).write_text(text.replace(old, new, 1), encoding="utf-8")
+    project.notebooks["01_ntk_transfer"] = Notebook(tmp_path / path.name)
+    found = problems("01_ntk_transfer", project)
+    assert any(problem in one for one in found), found
 
 
 @pytest.mark.parametrize("missing", ["smoke", "laptop"])
-def test_a_notebook_that_a_profile_lacks_is_found(missing, monkeypatch):
-    profile = plan._profile
-    monkeypatch.setattr(plan, "_profile", lambda name: {} if name == missing else profile(name))
+def test_a_notebook_that_a_profile_lacks_is_found(missing):
+    project = Project()
+    del project.profiles[missing]["01_ntk_transfer"]
     reason = f"PROFILE: profiles/{missing}.yml has no entry for 01_ntk_transfer"
-    assert problems("01_ntk_transfer") == [reason]
+    assert problems("01_ntk_transfer", project) == [reason]
 
 
-def test_a_notebook_that_the_registry_lacks_is_found(monkeypatch):
-    monkeypatch.setattr(plan, "registry", lambda: claims.Registry({}, ()))
-    [problem] = problems("01_ntk_transfer")
+def test_a_notebook_that_the_registry_lacks_is_found():
+    project = Project()
+    lineages = project.registry.lineages
+    project.__dict__["registry"] = claims.Registry({}, (), lineages)
+    [problem] = problems("01_ntk_transfer", project)
     assert problem.startswith("01_ntk_transfer: no claim of book/claims.yml")

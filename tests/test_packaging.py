@@ -13,7 +13,10 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from ntklib import claims
-from workflow import plan, portable
+from workflow import portable
+from workflow.errors import UsageError
+from workflow.notebook import Notebook
+from workflow.plan import Project
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = "git+https://github.com/me/book@0123abc"
@@ -24,7 +27,7 @@ PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 def branch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The content of the branch `notebooks`."""
     folder = tmp_path_factory.mktemp("portable") / "branch"
-    portable.write(folder, ADDRESS)
+    portable.write(Project(), folder, ADDRESS)
     return folder
 
 
@@ -39,7 +42,7 @@ def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return built
 
 
-def test_the_wheel_holds_the_library_the_claims_and_the_records_only(wheel: Path) -> None:
+def test_the_wheel_holds_the_library_and_the_data_of_the_book_only(wheel: Path) -> None:
     kinds = (".py", ".yml", ".html", ".mplstyle")
     sources = [p for p in (ROOT / "ntklib").rglob("*") if p.suffix in kinds]
     expected = {str(p.relative_to(ROOT)) for p in sources} | {"ntklib/claims.yml"}
@@ -47,6 +50,7 @@ def test_the_wheel_holds_the_library_the_claims_and_the_records_only(wheel: Path
     records = {f"ntklib/{p.relative_to(ROOT)}" for p in (ROOT / "records").rglob("*.json")}
     assert "ntklib/records/01_ntk_transfer/cifar.json" in records
     expected |= records
+    expected |= {f"ntklib/profiles/{p.name}" for p in (ROOT / "profiles").iterdir()}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         assert archive.read("ntklib/claims.yml") == (ROOT / "book/claims.yml").read_bytes()
@@ -78,7 +82,7 @@ print(ntklib.__file__, page.record("cifar").profile, *(c.id for c in claims.load
 
 
 def test_the_branch_is_the_same_every_time(branch: Path, tmp_path: Path) -> None:
-    portable.write(tmp_path / "again", ADDRESS)
+    portable.write(Project(), tmp_path / "again", ADDRESS)
     first, again = (
         {p.relative_to(f): p.read_bytes() for p in f.rglob("*") if p.is_file()}
         for f in (branch, tmp_path / "again")
@@ -88,7 +92,7 @@ def test_the_branch_is_the_same_every_time(branch: Path, tmp_path: Path) -> None
     assert os.access(branch / "postBuild", os.X_OK)
 
 
-@pytest.mark.parametrize("notebook", plan.notebooks())
+@pytest.mark.parametrize("notebook", Project().notebooks)
 def test_a_notebook_is_valid_and_not_executed(branch: Path, notebook: str) -> None:
     content = nbformat.read(branch / "notebooks" / f"{notebook}.ipynb", as_version=4)
     nbformat.validate(content)
@@ -100,12 +104,11 @@ def test_a_notebook_is_valid_and_not_executed(branch: Path, notebook: str) -> No
     assert content.metadata.kernelspec.name == "python3"
 
 
-def test_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_run(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "01_writes.py").write_text(f"# %%\nopen({str(trace)!r}, 'w')\n")
-    monkeypatch.setattr(plan, "NOTEBOOKS", tmp_path / "notebooks")
-    assert str(trace) in portable.portable("01_writes", ADDRESS).cells[1].source
+    source = tmp_path / "01_writes.py"
+    source.write_text(f"# %%\nopen({str(trace)!r}, 'w')\n")
+    assert str(trace) in portable.portable(Notebook(source), ADDRESS).cells[1].source
     assert not trace.exists()
 
 
@@ -140,6 +143,6 @@ def test_without_an_address_nothing_is_written(name: str, tmp_path: Path) -> Non
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(plan.UsageError, match="exists; name a folder that does not"):
-        portable.write(tmp_path, ADDRESS)
+    with pytest.raises(UsageError, match="exists; name a folder that does not"):
+        portable.write(Project(), tmp_path, ADDRESS)
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,8 @@ import pytest
 import toy_book
 
 from ntklib import claims
-from workflow import collect, plan, stage
+from workflow import collect, stage
+from workflow.errors import BuildError
 
 NOTEBOOK = "notebooks/01_toy.py"
 EXECUTED = "build/executed/laptop/01_toy.ipynb"
@@ -332,13 +333,13 @@ TAMPERED = {
 
 @pytest.mark.parametrize("what", TAMPERED)
 def test_what_was_changed_by_hand_is_not_trusted(what, built, monkeypatch):
-    toy_book.use(built, monkeypatch)
-    parameters = plan.parameters("01_toy", "laptop")
-    collect.trusted("01_toy", "laptop", parameters)
+    project = toy_book.use(built, monkeypatch)
+    parameters = project.parameters("01_toy", "laptop")
+    collect.trusted(project, "01_toy", "laptop", parameters)
     change, reason = TAMPERED[what]
     change(built)
-    with pytest.raises(plan.BuildError) as caught:
-        collect.trusted("01_toy", "laptop", parameters)
+    with pytest.raises(BuildError) as caught:
+        collect.trusted(toy_book.use(built, monkeypatch), "01_toy", "laptop", parameters)
     assert str(caught.value).startswith(f"{EXECUTED} is not trusted: ")
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -422,46 +423,46 @@ OUTCOMES = {
 
 @pytest.mark.parametrize("what", OUTCOMES)
 def test_the_outcome_is_the_one_that_was_asked_for(what, first_book, monkeypatch):
-    toy_book.use(first_book, monkeypatch)
+    project = toy_book.use(first_book, monkeypatch)
     content = nbformat.read(first_book / EXECUTED, as_version=4)
-    assert collect.collect(content) == claims.read_result(first_book / RESULT)
+    assert collect.collect(project, content) == claims.read_result(first_book / RESULT)
     change, reason = OUTCOMES[what]
     change(content)
     with pytest.raises(ValueError, match=reason):
-        collect.collect(content)
+        collect.collect(project, content)
 
 
 def test_a_notebook_may_judge_several_claims(first_book, monkeypatch):
-    toy_book.use(first_book, monkeypatch)
-    registry = plan.registry()
+    project = toy_book.use(first_book, monkeypatch)
+    registry = project.registry
     second = dataclasses.replace(registry["T1"], id="T2")
     both = claims.Registry(registry.papers, (registry["T1"], second))
-    monkeypatch.setattr(plan, "registry", lambda: both)
+    project.__dict__["registry"] = both
     content = nbformat.read(first_book / EXECUTED, as_version=4)
     content.cells.append(copy.deepcopy(content.cells[-1]))
     outcome = content.cells[-1].outputs[0].data[claims.MIME]
     outcome.update(claim="T2", verdict="partly", measurements={"more": [1]})
-    found = collect.collect(content)
+    found = collect.collect(project, content)
     assert [(name, claim.verdict) for name, claim in found.claims.items()] == [
         ("T1", "reproduced"),
         ("T2", "partly"),
     ]
     assert len(found.soundness) == 1  # both have the same
     assert found.measurements == {"more": [1]}
-    assert plan.published() == ["01_toy"]
-    shown = stage.results_by_profile(plan.claims_of("01_toy"), {"laptop": found})
+    assert project.published() == ["01_toy"]
+    shown = stage.results_by_profile(project.claims_of("01_toy"), {"laptop": found})
     assert shown.index("T1: verdict") < shown.index("T2: gap") < shown.index("T2: verdict")
     outcome.update(measurements={"more": [1]}, soundness=[])
     content.cells[-2].outputs[0].data[claims.MIME].update(measurements={"more": [2]})
     with pytest.raises(ValueError, match="two outcomes have a measurement of one name"):
-        collect.collect(content)
+        collect.collect(project, content)
 
 
 def test_numbers_that_were_reported_stand_beside_ours(first_book, monkeypatch):
-    toy_book.use(first_book, monkeypatch)
+    project = toy_book.use(first_book, monkeypatch)
     measured = {name: claims.estimate([0.5]) for name in ("accuracy", "another")}
     found = dataclasses.replace(claims.read_result(first_book / RESULT), measurements=measured)
-    claim = plan.registry()["T1"]
+    claim = project.registry["T1"]
     plain = stage.results_by_profile([claim], {"laptop": found})
     assert "reported</th>" not in plain
     printed = claims.Reported(0.5, "a half", "a demo", {"accuracy": 0.25})
@@ -475,23 +476,19 @@ def test_numbers_that_were_reported_stand_beside_ours(first_book, monkeypatch):
 
 
 def test_a_page_names_the_profiles_that_it_has_no_result_of(first_book, monkeypatch):
-    toy_book.use(first_book, monkeypatch)
-    prepared = {"smoke", "laptop", "cifar"}
-    monkeypatch.setattr(
-        plan, "_profile", lambda profile: {"01_toy": None} if profile in prepared else {}
-    )
+    project = toy_book.use(first_book, monkeypatch)
     found = claims.read_result(first_book / RESULT)
-    [line] = stage.not_run("01_toy", {"laptop": found})
+    [line] = stage.not_run(project, "01_toy", {"laptop": found})
     assert line == "Prepared, but not run for this page: the profile `cifar`."
-    assert stage.not_run("01_toy", {"laptop": found, "cifar": found}) == []
-    assert line in [cell.source for cell in stage.page("01_toy", "laptop").cells]
-    prepared.add("paper")
-    [line] = stage.not_run("01_toy", {"laptop": found})
+    assert stage.not_run(project, "01_toy", {"laptop": found, "cifar": found}) == []
+    assert line in [cell.source for cell in stage.page(project, "01_toy", "laptop").cells]
+    project.profiles["paper"]["01_toy"] = {}
+    [line] = stage.not_run(project, "01_toy", {"laptop": found})
     assert line.endswith("the profiles `cifar` and `paper`.")
 
 
 def test_the_page_of_benchmarks_has_each_ratio_beside_its_peer(tmp_path):
-    [path] = (plan.ROOT / "benchmarks" / "results").glob("cpu-2.json")
+    [path] = (toy_book.ROOT / "benchmarks" / "results").glob("cpu-2.json")
     content = json.loads(path.read_text())
     shown = html.unescape(stage.benchmarks_tables([path]))
     for work in content["works"].values():

@@ -4,14 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from workflow import plan
+from workflow.plan import Project
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = """\
@@ -114,10 +113,10 @@ def write(folder: Path) -> Path:
         "book/index.md": "# Toys\n\n```{include} ../generated/claims_table.md\n```\n",
         "book/provenance.md": "# Provenance\n\n```{include} ../generated/provenance.md\n```\n",
         "notebooks/01_toy.py": NOTEBOOK,
-        "profiles/smoke.yml": "notebooks:\n  01_toy: {seeds: [0]}\n",
+        "profiles/smoke.yml": "extends: laptop\nnotebooks:\n  01_toy: {seeds: [0]}\n",
         "profiles/laptop.yml": "notebooks:\n  01_toy:\n",
         "profiles/cifar.yml": "notebooks:\n  01_toy: {epsilon: 8/255}\n",
-        "profiles/cifar8.yml": "notebooks:\n",
+        "profiles/cifar8.yml": "extends: cifar\nnotebooks:\n",
         "profiles/paper.yml": "notebooks:\n",
     }
     for name, text in files.items():
@@ -150,13 +149,10 @@ def run(folder: Path, *command: str | Path, **environ: Any) -> subprocess.Comple
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the runner of this process work on the book in a folder."""
-    monkeypatch.setattr(plan, "ROOT", folder)
-    monkeypatch.setattr(plan, "NOTEBOOKS", folder / "notebooks")
+def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Lets the runner of this process work on the book in a folder, as it is now."""
     monkeypatch.setenv("NTKLIB_BACKEND", "cpu")
-    for name in ("registry", "defaults", "backend", "_schema", "_profile"):
-        monkeypatch.setattr(plan, name, cache(getattr(plan, name).__wrapped__))
+    return Project(folder)
 
 
 def files(folder: Path) -> dict[str, bytes]:

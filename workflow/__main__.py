@@ -12,33 +12,35 @@ from pathlib import Path
 from typing import Any
 
 from ntklib import claims
-from workflow import plan
 from workflow.collect import trusted
+from workflow.errors import UsageError, explained
+from workflow.parameters import parse_set
+from workflow.plan import EXECUTED, RESULT, Project
 from workflow.stage import measured
 
 
 @contextmanager
-def _only_run() -> Iterator[None]:
+def _only_run(root: Path) -> Iterator[None]:
     """Holds build/ for this process: the system lets go of the lock when the process dies."""
-    (plan.ROOT / "build").mkdir(exist_ok=True)
-    with open(plan.ROOT / "build" / ".lock", "w") as lock:
+    (root / "build").mkdir(exist_ok=True)
+    with open(root / "build" / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise plan.UsageError("another run is at work in build/; wait for it") from None
+            raise UsageError("another run is at work in build/; wait for it") from None
         os.set_inheritable(lock.fileno(), True)  # as long as Snakemake runs, too
         yield
 
 
-def _snakemake(target: str, overrides: dict[str, Any]) -> None:
+def _snakemake(root: Path, target: str, overrides: dict[str, Any]) -> None:
     command = [sys.executable, "-m", "snakemake", target, "--snakefile", "workflow/Snakefile"]
     command += ["--cores", "all", "--nolock", "--rerun-incomplete", "--keep-going"]
     command += ["--rerun-triggers", "mtime", "params", "input"]
     command += ["--quiet", "progress", "rules", "host"]
-    config = plan.ROOT / "build" / "config.json"  # on the command line 1e-07 would be text
+    config = root / "build" / "config.json"  # on the command line 1e-07 would be text
     config.write_text(json.dumps({"overrides": overrides}), encoding="utf-8")
     command += ["--configfile", str(config)]
-    process = subprocess.Popen(command, cwd=plan.ROOT, close_fds=False)
+    process = subprocess.Popen(command, cwd=root, close_fds=False)
     try:
         status = process.wait()
     except KeyboardInterrupt:
@@ -48,22 +50,22 @@ def _snakemake(target: str, overrides: dict[str, Any]) -> None:
         raise SystemExit(1)
 
 
-def _book() -> None:
-    for notebook in plan.published():
-        plan.key(notebook, plan.parameters(notebook, "laptop"))
-    with _only_run():
-        _snakemake("book", {})
-    print(f"The book is at {os.path.relpath(plan.ROOT / 'build' / 'html' / 'index.html')}")
+def _book(project: Project) -> None:
+    for notebook in project.published():
+        project.key(notebook, project.parameters(notebook, "laptop"))
+    with _only_run(project.root):
+        _snakemake(project.root, "book", {})
+    print(f"The book is at {os.path.relpath(project.root / 'build' / 'html' / 'index.html')}")
 
 
-def _run(notebook: str, profile: str, overrides: dict[str, Any]) -> claims.Result:
-    values = plan.parameters(notebook, profile, overrides)
-    plan.claims_of(notebook)
-    executed = plan.EXECUTED.format(notebook=notebook, profile=profile)
-    result = plan.RESULT.format(notebook=notebook, profile=profile)
-    with _only_run():
-        _snakemake(result, {notebook: overrides})
-        _, found = trusted(notebook, profile, values)
+def _run(project: Project, notebook: str, profile: str, overrides: dict[str, Any]) -> claims.Result:
+    values = project.parameters(notebook, profile, overrides)
+    project.claims_of(notebook)
+    executed = EXECUTED.format(notebook=notebook, profile=profile)
+    result = RESULT.format(notebook=notebook, profile=profile)
+    with _only_run(project.root):
+        _snakemake(project.root, result, {notebook: overrides})
+        _, found = trusted(project, notebook, profile, values)
     for claim in found.claims.values():
         for name, check in claim.checks.items():
             print(f"{name}: {measured(check.estimate)} {check.predicate}: {check.outcome}")
@@ -80,15 +82,15 @@ def _run(notebook: str, profile: str, overrides: dict[str, Any]) -> claims.Resul
     return found
 
 
-def _record(notebook: str, profile: str, overrides: dict[str, Any]) -> None:
+def _record(project: Project, notebook: str, profile: str, overrides: dict[str, Any]) -> None:
     if profile == "smoke":
-        raise plan.UsageError("PROFILE: smoke gives no verdict; there is nothing to record")
+        raise UsageError("PROFILE: smoke gives no verdict; there is nothing to record")
     record = Path("records") / notebook / f"{profile}.json"
-    claims.write_result(plan.ROOT / record, _run(notebook, profile, overrides))
+    claims.write_result(project.root / record, _run(project, notebook, profile, overrides))
     print(f"record: {record}")
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, project: Project | None = None) -> None:
     """Runs one command; a mistake in what was asked ends with one line and exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m workflow", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -101,13 +103,14 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if folder := os.environ.get("NTKLIB_DATA"):
         os.environ["NTKLIB_DATA"] = os.path.abspath(folder)
-    with plan.explained():
+    project = project or Project()
+    with explained():
         if options.command == "book":
-            _book()
+            _book(project)
         else:
             work = _run if options.command == "run" else _record
-            notebook = plan.notebook_named(options.notebook)
-            work(notebook, options.profile, plan.parse_set(options.set))
+            notebook = project.named(options.notebook)
+            work(project, notebook, options.profile, parse_set(options.set))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from typing import Any
 import nbformat
 
 from ntklib import claims
-from workflow import plan
+from workflow.errors import BuildError
+from workflow.plan import EXECUTED, RESULT, Project
 
 
 def seal(content: nbformat.NotebookNode) -> str:
@@ -15,7 +16,7 @@ def seal(content: nbformat.NotebookNode) -> str:
     return hashlib.sha256(json.dumps(content.cells, sort_keys=True).encode()).hexdigest()
 
 
-def collect(content: nbformat.NotebookNode) -> claims.Result:
+def collect(project: Project, content: nbformat.NotebookNode) -> claims.Result:
     """The result that an executed notebook carries.
 
     Raises:
@@ -29,7 +30,7 @@ def collect(content: nbformat.NotebookNode) -> claims.Result:
         for output in cell.get("outputs", [])
         if claims.MIME in output.get("data", {})
     ]
-    judged, own = [o["claim"] for o in found], [c.id for c in plan.claims_of(about["notebook"])]
+    judged, own = [o["claim"] for o in found], [c.id for c in project.claims_of(about["notebook"])]
     if judged != own:
         raise ValueError(f"judge shows outcomes of the claims {judged}, not of {own}")
     for outcome in found:
@@ -66,34 +67,35 @@ def collect(content: nbformat.NotebookNode) -> claims.Result:
 
 
 def trusted(
-    notebook: str, profile: str, values: dict[str, Any]
+    project: Project, notebook: str, profile: str, values: dict[str, Any]
 ) -> tuple[nbformat.NotebookNode, claims.Result]:
     """An executed notebook and its result.
 
     Args:
+        project: the tree that both should have been made from.
         notebook: its name.
         profile: the profile it was run with.
         values: the parameters it should have been run with.
 
     Raises:
-        plan.BuildError: if they were made by another program than the one in the tree, or were
+        BuildError: if they were made by another program than the one in the tree, or were
             changed since.
     """
-    executed = plan.EXECUTED.format(notebook=notebook, profile=profile)
-    result = plan.RESULT.format(notebook=notebook, profile=profile)
-    key = plan.key(notebook, values)
+    executed = EXECUTED.format(notebook=notebook, profile=profile)
+    result = RESULT.format(notebook=notebook, profile=profile)
+    key = project.key(notebook, values)
     try:
-        content = nbformat.read(plan.ROOT / executed, as_version=4)
+        content = nbformat.read(project.root / executed, as_version=4)
         if content.metadata["ntklib"]["key"] != key:
             raise ValueError("its key does not fit the tree")
         if content.metadata["ntklib"]["seal"] != seal(content):
             raise ValueError("it was changed after its execution")
-        found = claims.read_result(plan.ROOT / result)
-        if found.as_dict() != collect(content).as_dict():
+        found = claims.read_result(project.root / result)
+        if found.as_dict() != collect(project, content).as_dict():
             raise ValueError(f"{result} is not its result")
     except Exception as error:  # whatever is wrong with a file, it is not trusted
         reason = " ".join(str(error).split())[:200]
-        raise plan.BuildError(
+        raise BuildError(
             f"{executed} is not trusted: {reason}. Delete it, so that it is made again"
         ) from None
     return content, found

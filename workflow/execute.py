@@ -14,26 +14,27 @@ from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
 from ntklib import claims
-from workflow import plan
 from workflow.collect import collect, seal
+from workflow.errors import BuildError, explained
+from workflow.plan import EXECUTED, RESULT, Project
 
 # What a result depends on; prose does not make it dirty.
 INPUTS = ("ntklib", "notebooks", "profiles", "book/claims.yml", "requirements.lock")
 
 
-def _git(*arguments: str) -> str | None:
-    done = subprocess.run(["git", *arguments], cwd=plan.ROOT, capture_output=True, text=True)
+def _git(root: Path, *arguments: str) -> str | None:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _source(notebook: str, values: dict[str, Any]) -> nbformat.NotebookNode:
+def _source(project: Project, notebook: str, values: dict[str, Any]) -> nbformat.NotebookNode:
     """The notebook before execution, with the provenance that is known by then."""
-    content = plan.read(notebook)
+    content = project.notebooks[notebook].read()
     content.metadata["ntklib"] = {
         "notebook": notebook,
-        "key": plan.key(notebook, values),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--", *INPUTS)),
+        "key": project.key(notebook, values),
+        "commit": _git(project.root, "rev-parse", "HEAD"),
+        "dirty": bool(_git(project.root, "status", "--porcelain", "--", *INPUTS)),
     }
     return content
 
@@ -53,25 +54,25 @@ def _failure(error: Exception, partial: Path) -> str:
     return f"cell {number} ({first_line}): {': '.join([name, *last_line])}"
 
 
-def execute(notebook: str, profile: str, values: dict[str, Any]) -> None:
+def execute(project: Project, notebook: str, profile: str, values: dict[str, Any]) -> None:
     """Executes a notebook; it and its result appear only when every cell has succeeded.
 
     Args:
+        project: where it is.
         notebook: its name, such as `01_ntk_transfer`.
         profile: with the name, says where both go.
-        values: its parameters, checked (see `workflow.plan.parameters`).
+        values: its parameters, checked (see `Project.parameters`).
 
     Raises:
-        plan.BuildError: if a cell fails, or the notebook judges no claim. The partial notebook is
+        BuildError: if a cell fails, or the notebook judges no claim. The partial notebook is
             kept under `build/failed/`.
     """
-    partial = plan.ROOT / "build" / "failed" / f"{notebook}.ipynb"
+    partial = project.root / "build" / "failed" / f"{notebook}.ipynb"
     partial.parent.mkdir(parents=True, exist_ok=True)
 
     def refuse(reason: str) -> NoReturn:
-        raise plan.BuildError(
-            f"notebooks/{notebook}.py: {reason}\npartial notebook: {partial.relative_to(plan.ROOT)}"
-        ) from None
+        where = f"partial notebook: {partial.relative_to(project.root)}"
+        raise BuildError(f"notebooks/{notebook}.py: {reason}\n{where}") from None
 
     progress = {
         "desc": f"{notebook} ({profile})",
@@ -79,14 +80,14 @@ def execute(notebook: str, profile: str, values: dict[str, Any]) -> None:
         "file": sys.stderr,
     }
     os.environ |= {
-        "NTKLIB_STORE": str(plan.ROOT / "build" / "trained"),
+        "NTKLIB_STORE": str(project.root / "build" / "trained"),
         # Pages that do the same on arrays of one shape compile it once, and so do reruns.
-        "JAX_COMPILATION_CACHE_DIR": str(plan.ROOT / "build" / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": str(project.root / "build" / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "source.ipynb")
-        nbformat.write(_source(notebook, values), source)
+        nbformat.write(_source(project, notebook, values), source)
         # Sockets in that folder rather than ports that everybody on the machine can reach.
         kernel = {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}
         try:
@@ -94,7 +95,7 @@ def execute(notebook: str, profile: str, values: dict[str, Any]) -> None:
                 source,
                 partial,
                 parameters=values,
-                cwd=plan.ROOT,
+                cwd=project.root,
                 progress_bar=progress,
                 kernel_name="python3",
                 config=Config(KernelManager=kernel),
@@ -107,16 +108,16 @@ def execute(notebook: str, profile: str, values: dict[str, Any]) -> None:
         del content.metadata["papermill"][path]  # folders of this machine, of no use elsewhere
     content.metadata["ntklib"]["seal"] = seal(content)
     nbformat.write(content, partial)
-    result = plan.ROOT / plan.RESULT.format(notebook=notebook, profile=profile)
+    result = project.root / RESULT.format(notebook=notebook, profile=profile)
     try:
-        claims.write_result(result, collect(content))
+        claims.write_result(result, collect(project, content))
     except ValueError as error:
         refuse(str(error))
-    output = plan.ROOT / plan.EXECUTED.format(notebook=notebook, profile=profile)
+    output = project.root / EXECUTED.format(notebook=notebook, profile=profile)
     output.parent.mkdir(parents=True, exist_ok=True)
     partial.replace(output)
 
 
 if __name__ == "__main__":
-    with plan.explained():
-        execute(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
+    with explained():
+        execute(Project(), sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

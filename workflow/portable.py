@@ -14,7 +14,9 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell
 
-from workflow import plan
+from workflow.errors import UsageError, explained
+from workflow.notebook import Notebook
+from workflow.plan import Project
 
 # What environment.yml, postBuild and the installation of ntklib need.
 ENVIRONMENT = (
@@ -26,6 +28,7 @@ ENVIRONMENT = (
     "LICENSE",
     "ntklib",
     "book/claims.yml",
+    "profiles",
     "records",
 )
 
@@ -48,22 +51,23 @@ def install_address(environ: Mapping[str, str]) -> str:
     """
     names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_SHA")
     if missing := [name for name in names if not environ.get(name)]:
-        raise plan.UsageError(f"set {', '.join(missing)}: Colab installs ntklib from there")
+        raise UsageError(f"set {', '.join(missing)}: Colab installs ntklib from there")
     server, repository, revision = (environ[name] for name in names)
     return f"git+{server}/{repository}@{revision}"
 
 
-def portable(notebook: str, address: str) -> nbformat.NotebookNode:
+def portable(notebook: Notebook, address: str) -> nbformat.NotebookNode:
     """The notebook as .ipynb, with a first cell that installs ntklib from the address."""
-    content = plan.read(notebook)
+    content = notebook.read()
     content.cells.insert(0, new_code_cell(INSTALL.format(address=address), id="install"))
     return content
 
 
-def write(folder: Path, address: str) -> None:
+def write(project: Project, folder: Path, address: str) -> None:
     """Writes all files of the branch.
 
     Args:
+        project: the sources.
         folder: is created.
         address: see `install_address`.
 
@@ -71,17 +75,17 @@ def write(folder: Path, address: str) -> None:
         UsageError: if the folder exists; what is left in it would be published.
     """
     if folder.exists():
-        raise plan.UsageError(f"{folder} exists; name a folder that does not")
+        raise UsageError(f"{folder} exists; name a folder that does not")
     for name in ENVIRONMENT:
-        source, target = plan.ROOT / name, folder / name
+        source, target = project.root / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
     (folder / "notebooks").mkdir()
-    for notebook in plan.notebooks():
-        nbformat.write(portable(notebook, address), folder / "notebooks" / f"{notebook}.ipynb")
+    for name, notebook in project.notebooks.items():
+        nbformat.write(portable(notebook, address), folder / "notebooks" / f"{name}.ipynb")
 
 
 def main() -> None:
@@ -89,8 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow.portable", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the files go; it is created")
     folder = parser.parse_args().folder
-    with plan.explained():
-        write(folder, install_address(os.environ))
+    with explained():
+        write(Project(), folder, install_address(os.environ))
 
 
 if __name__ == "__main__":

@@ -14,25 +14,22 @@ import nbformat
 from nbformat.v4 import new_markdown_cell
 
 from ntklib import claims
-from workflow import plan
 from workflow.collect import trusted
+from workflow.errors import BuildError, explained
+from workflow.plan import RESULT, Project
 
-BUILD = plan.ROOT / "build"
-SOURCE = BUILD / "source"
-RECORDS = plan.ROOT / "records"
-BENCHMARKS = plan.ROOT / "benchmarks" / "results"
 TEMPLATES = Path(__file__).parent / "templates"
 
 Found = dict[str, claims.Result]
 """Results of a notebook by profile, the live one first."""
 
 
-def prose() -> list[Path]:
+def prose(project: Project) -> list[Path]:
     """All files, besides executed notebooks and results, that the pages are made from."""
-    files = [plan.ROOT / "_config.yml", plan.ROOT / "_toc.yml", Path(__file__)]
-    for folder in (plan.ROOT / "book", RECORDS, BENCHMARKS, TEMPLATES):
-        files += [p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    return sorted(p.relative_to(plan.ROOT) for p in files)
+    files = [project.root / name for name in ("_config.yml", "_toc.yml", "workflow/stage.py")]
+    for folder in ("book", "records", "benchmarks/results", "workflow/templates"):
+        files += [p for p in (project.root / folder).rglob("*") if p.is_file()]
+    return sorted(p.relative_to(project.root) for p in files if "__pycache__" not in p.parts)
 
 
 def measured(estimate: claims.Estimate) -> str:
@@ -61,12 +58,12 @@ def _made(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(template).render(values)
 
 
-def results(notebook: str, live: str) -> Found:
+def results(project: Project, notebook: str, live: str) -> Found:
     """Results of a notebook by profile: the live one, and those recorded for other profiles."""
-    live_result = plan.ROOT / plan.RESULT.format(notebook=notebook, profile=live)
+    live_result = project.root / RESULT.format(notebook=notebook, profile=live)
     found = {live: claims.read_result(live_result)}
-    for profile in plan.PROFILES:
-        path = RECORDS / notebook / f"{profile}.json"
+    for profile in project.profiles:
+        path = project.root / "records" / notebook / f"{profile}.json"
         if path.exists() and profile not in found:
             found[profile] = claims.read_result(path)
     return found
@@ -105,9 +102,9 @@ def results_by_profile(page_claims: Sequence[claims.Claim], found: Found) -> str
     )
 
 
-def not_run(notebook: str, found: Found) -> list[str]:
+def not_run(project: Project, notebook: str, found: Found) -> list[str]:
     """A line on the profiles that a notebook is prepared for and has no result of, if any."""
-    missing = [p for p in plan.profiles_of(notebook) if p not in found and p != "smoke"]
+    missing = [p for p in project.profiles_of(notebook) if p not in found and p != "smoke"]
     if not missing:
         return []
     names = " and ".join(f"`{profile}`" for profile in missing)
@@ -115,11 +112,11 @@ def not_run(notebook: str, found: Found) -> list[str]:
     return [f"Prepared, but not run for this page: the profile{plural} {names}."]
 
 
-def provenance(notebook: str, found: Found, title: str) -> str:
+def provenance(project: Project, notebook: str, found: Found, title: str) -> str:
     """How the results of a page were made, and how to make them again."""
 
     def command(result: claims.Result) -> str:
-        usual = plan.parameters(notebook, result.profile)
+        usual = project.parameters(notebook, result.profile)
         changed = {k: v for k, v in result.parameters.items() if usual.get(k) != v}
         extra = " ".join(f"{k}={json.dumps(v, separators=(',', ':'))}" for k, v in changed.items())
         suffix = f" SET='{extra}'" if extra else ""
@@ -151,32 +148,33 @@ def as_figures(content: nbformat.NotebookNode) -> None:
                 }
 
 
-def page(notebook: str, live: str) -> nbformat.NotebookNode:
+def page(project: Project, notebook: str, live: str) -> nbformat.NotebookNode:
     """The page of a notebook: as executed, with verdicts, results and provenance.
 
     Raises:
-        plan.BuildError: if the executed notebook or its result is not to be trusted.
+        BuildError: if the executed notebook or its result is not to be trusted.
     """
-    content, _ = trusted(notebook, live, plan.parameters(notebook, live))
-    found, its_claims = results(notebook, live), plan.claims_of(notebook)
+    content, _ = trusted(project, notebook, live, project.parameters(notebook, live))
+    found, its_claims = results(project, notebook, live), project.claims_of(notebook)
     as_figures(content)
     content.cells.insert(1, new_markdown_cell(verdicts(its_claims, found)))
     content.cells += [
         new_markdown_cell(text)
         for text in (
             results_by_profile(its_claims, found),
-            *not_run(notebook, found),
-            provenance(notebook, found, "How this page was made"),
+            *not_run(project, notebook, found),
+            provenance(project, notebook, found, "How this page was made"),
         )
     ]
     return content
 
 
-def claims_table(live: str) -> str:
+def claims_table(project: Project, live: str) -> str:
     """The table of all claims, the front page of the book; those with results come first."""
     rows = []
-    for claim in sorted(plan.registry().claims, key=lambda claim: claim.status != "available"):
-        found = results(str(claim.notebook), live) if claim.status == "available" else {}
+    for claim in sorted(project.registry.claims, key=lambda claim: claim.status != "available"):
+        run = claim.status == "available"
+        found = results(project, str(claim.notebook), live) if run else {}
         rows.append((claim, dict(zip(_labels(found), found.values(), strict=True))))
     return _made("claims.html", claims=rows)
 
@@ -187,50 +185,53 @@ def benchmarks_tables(files: Iterable[Path]) -> str:
     return _made("benchmarks.md", machines=[list(of_machine.values()) for of_machine in works])
 
 
-def stage(live: str) -> None:
+def stage(project: Project, live: str) -> None:
     """Writes the sources of the book to `build/source/`."""
-    shutil.rmtree(SOURCE, ignore_errors=True)
-    (SOURCE / "notebooks").mkdir(parents=True)
+    root, source = project.root, project.root / "build" / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    (source / "notebooks").mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
-        shutil.copy2(plan.ROOT / name, SOURCE / name)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(plan.ROOT / "book", SOURCE / "book", ignore=ignored)
+        shutil.copy2(root / name, source / name)
+    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
     made = []
-    for notebook in plan.published():
-        nbformat.write(page(notebook, live), SOURCE / "notebooks" / f"{notebook}.ipynb")
-        titles = "; ".join(f"{claim.id}. {claim.title}" for claim in plan.claims_of(notebook))
-        made.append(provenance(notebook, results(notebook, live), titles))
+    for notebook in project.published():
+        content = page(project, notebook, live)
+        nbformat.write(content, source / "notebooks" / f"{notebook}.ipynb")
+        titles = "; ".join(f"{claim.id}. {claim.title}" for claim in project.claims_of(notebook))
+        made.append(provenance(project, notebook, results(project, notebook, live), titles))
     generated = {
-        "claims_table": claims_table(live),
+        "claims_table": claims_table(project, live),
         "provenance": "\n".join(made),
-        "benchmarks": benchmarks_tables(BENCHMARKS.glob("*.json")),
+        "benchmarks": benchmarks_tables((root / "benchmarks" / "results").glob("*.json")),
     }
-    (SOURCE / "generated").mkdir()
+    (source / "generated").mkdir()
     for name, text in generated.items():
-        (SOURCE / "generated" / f"{name}.md").write_text(text, encoding="utf-8")
+        (source / "generated" / f"{name}.md").write_text(text, encoding="utf-8")
 
 
-def render() -> None:
+def render(project: Project) -> None:
     """Renders `build/source/` to `build/html/`, which is replaced only by a complete book.
 
     Raises:
-        plan.BuildError: if jupyter-book fails or warns.
+        BuildError: if jupyter-book fails or warns.
     """
-    shutil.rmtree(BUILD / "render", ignore_errors=True)
+    build = project.root / "build"
+    shutil.rmtree(build / "render", ignore_errors=True)
     program = Path(sys.executable).with_name("jupyter-book")
-    command: list[str | Path] = [program, "build", SOURCE, "--path-output", BUILD / "render"]
-    command += ["-n", "-W", "--keep-going", "-q"]
-    done = subprocess.run(command, cwd=plan.ROOT, stdout=PIPE, stderr=STDOUT, text=True)
+    command: list[str | Path] = [program, "build", build / "source"]
+    command += ["--path-output", build / "render", "-n", "-W", "--keep-going", "-q"]
+    done = subprocess.run(command, cwd=project.root, stdout=PIPE, stderr=STDOUT, text=True)
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)
-        raise plan.BuildError("jupyter-book failed; the book at build/html is the one before")
-    if (BUILD / "html").exists():
-        (BUILD / "html").replace(BUILD / "render" / "before")
-    (BUILD / "render" / "_build" / "html").replace(BUILD / "html")
-    shutil.rmtree(BUILD / "render")
+        raise BuildError("jupyter-book failed; the book at build/html is the one before")
+    if (build / "html").exists():
+        (build / "html").replace(build / "render" / "before")
+    (build / "render" / "_build" / "html").replace(build / "html")
+    shutil.rmtree(build / "render")
 
 
 if __name__ == "__main__":
-    with plan.explained():
-        stage(sys.argv[1])
-        render()
+    project = Project()
+    with explained():
+        stage(project, sys.argv[1])
+        render(project)

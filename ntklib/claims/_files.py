@@ -7,23 +7,35 @@ from typing import Any
 import jsonschema
 import yaml
 
-HERE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 class RegistryError(ValueError):
     """The registry or a result file does not follow its schema."""
 
 
-def located(in_checkout: str, in_package: str) -> Path:
-    """A file or folder of the checkout; in an installed library, its copy in the package."""
-    packaged = HERE.parent / in_package
-    return packaged if packaged.exists() else HERE.parents[1] / in_checkout
+def located(path: str) -> Path:
+    """A file or folder of a checkout; its copy inside the package elsewhere."""
+    packaged = PACKAGE / Path(path).name
+    return packaged if packaged.exists() else PACKAGE.parent / path
+
+
+def read_yaml(path: Path, name: str) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        RegistryError: one line that says why the file of that name cannot be read.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RegistryError(f"{name}: cannot be read: {' '.join(str(error).split())}") from error
 
 
 @cache
 def _validator(schema: str) -> Any:
-    content = yaml.safe_load((HERE / "schemas" / f"{schema}.yml").read_text(encoding="utf-8"))
-    return jsonschema.Draft202012Validator(content)
+    path = PACKAGE / "claims" / "schemas" / f"{schema}.yml"
+    return jsonschema.Draft202012Validator(read_yaml(path, path.name))
 
 
 def validate(content: Any, schema: str, where: str) -> None:

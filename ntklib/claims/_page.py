@@ -61,7 +61,7 @@ class Page:
         Raises:
             RegistryError: if the record cannot be read or does not follow its schema.
         """
-        path = located("records", "records") / self.notebook / f"{profile}.json"
+        path = located("records") / self.notebook / f"{profile}.json"
         return read_result(path) if path.exists() else None
 
     def judge(

@@ -1,15 +1,16 @@
 """The registry of claims: what each says, what was reported, and the checks that decide it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ntklib.claims._files import RegistryError, located, validate
+from ntklib.claims._files import RegistryError, located, read_yaml, validate
 from ntklib.claims._html import render
 
 Margin = float | tuple[float, float]
+Lineages = Mapping[str, Sequence[str]]
+"""For each profile itself, the one it extends, the one that this extends, ..."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,16 @@ class Check:
     predicate: str
     margin: Margin | dict[str, Margin]
     why: str
+    lineages: Lineages = field(default_factory=dict, repr=False, compare=False)
 
     def margin_for(self, profile: str) -> Margin | None:
         """The margin that holds for a profile; None where the check does not apply.
 
-        The profile `smoke` gives no verdict and is held against the margins of `laptop`; `cifar8`
-        is held against those of `cifar`.
+        A profile that has none of its own is held against that of the one it extends.
         """
         if isinstance(self.margin, dict):
-            same = {"smoke": "laptop", "cifar8": "cifar"}
-            return self.margin.get(same.get(profile, profile))
+            lineage = self.lineages.get(profile, [profile])
+            return next((self.margin[p] for p in lineage if p in self.margin), None)
         return self.margin
 
     def describe(self, profile: str) -> str:
@@ -117,6 +118,7 @@ class Registry:
 
     papers: dict[str, Paper]
     claims: tuple[Claim, ...]
+    lineages: Lineages = field(default_factory=dict)
 
     def __getitem__(self, claim_id: str) -> Claim:
         for claim in self.claims:
@@ -131,11 +133,31 @@ class Registry:
         return tuple(c for c in self.claims if (c.notebook, c.status) == wanted)
 
 
-def load(path: str | Path | None = None) -> Registry:
+def _lineages(folder: Path) -> dict[str, list[str]]:
+    """The profiles of a folder, each with those that it extends."""
+    extends = {}
+    for path in sorted(folder.glob("*.yml")):
+        content = read_yaml(path, f"profiles/{path.name}")
+        extends[path.stem] = content.get("extends") if isinstance(content, dict) else None
+    lineages = {}
+    for profile in extends:
+        lineages[profile] = lineage = [profile]
+        while (base := extends[lineage[-1]]) is not None:
+            others = [name for name in extends if name not in lineage]
+            if base not in others:
+                raise RegistryError(
+                    f"profiles/{lineage[-1]}.yml: extends {base!r}; allowed: {', '.join(others)}"
+                )
+            lineage.append(base)
+    return lineages
+
+
+def load(path: str | Path | None = None, profiles: str | Path | None = None) -> Registry:
     """Reads and validates the registry of claims.
 
     Args:
         path: a registry; by default the book's own, `book/claims.yml`.
+        profiles: a folder of profiles; by default the book's own, `profiles/`.
 
     Returns:
         The registry.
@@ -143,11 +165,9 @@ def load(path: str | Path | None = None) -> Registry:
     Raises:
         RegistryError: one line that names the file, the entry and what is allowed.
     """
-    path = located("book/claims.yml", "claims.yml") if path is None else Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RegistryError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    path = located("book/claims.yml") if path is None else Path(path)
+    lineages = _lineages(located("profiles") if profiles is None else Path(profiles))
+    content = read_yaml(path, str(path))
     validate(content, "registry", str(path))
     papers = {key: Paper(key, **entry) for key, entry in content["papers"].items()}
     claims: dict[str, Claim] = {}
@@ -155,11 +175,13 @@ def load(path: str | Path | None = None) -> Registry:
         where = f"{path}: claim {entry['id']}"
         if entry["id"] in claims:
             raise RegistryError(f"{where}: the id is used twice")
-        claims[entry["id"]] = _claim(entry, papers, where)
-    return Registry(papers, tuple(claims.values()))
+        claims[entry["id"]] = _claim(entry, where, papers, lineages)
+    return Registry(papers, tuple(claims.values()), lineages)
 
 
-def _claim(entry: dict[str, Any], papers: dict[str, Paper], where: str) -> Claim:
+def _claim(
+    entry: dict[str, Any], where: str, papers: dict[str, Paper], lineages: Lineages
+) -> Claim:
     if entry["paper"] not in papers:
         raise RegistryError(
             f"{where}: paper {entry['paper']!r} is unknown; allowed: {', '.join(papers)}"
@@ -176,13 +198,15 @@ def _claim(entry: dict[str, Any], papers: dict[str, Paper], where: str) -> Claim
     made = {
         "paper": papers[entry["paper"]],
         "reported": entry["reported"] and Reported(**entry["reported"]),
-        "checks": tuple(_check(c, f"{where}, check {c['name']}") for c in entry["checks"]),
+        "checks": tuple(
+            _check(c, f"{where}, check {c['name']}", lineages) for c in entry["checks"]
+        ),
         "headline": entry.get("headline", names[0] if names else None),
     }
     return Claim(**entry | made)
 
 
-def _check(entry: dict[str, Any], where: str) -> Check:
+def _check(entry: dict[str, Any], where: str, lineages: Lineages) -> Check:
     def margin(value: Any) -> Margin:
         pair = isinstance(value, list)
         if pair != (entry["predicate"] == "between") or (pair and not value[0] < value[1]):
@@ -194,5 +218,10 @@ def _check(entry: dict[str, Any], where: str) -> Check:
 
     stated = entry["margin"]
     per_profile = isinstance(stated, dict)
+    if per_profile and (unknown := sorted(set(stated) - set(lineages))):
+        raise RegistryError(
+            f"{where}: margin for profile {unknown[0]!r}, which is unknown; "
+            f"allowed: {', '.join(lineages)}"
+        )
     margins = {k: margin(v) for k, v in stated.items()} if per_profile else margin(stated)
-    return Check(**entry | {"margin": margins})
+    return Check(**entry | {"margin": margins, "lineages": lineages})
