@@ -16,16 +16,13 @@
 # %% tags=["hide-input"]
 from ntklib import claims
 
-convergence = claims.load()["L1"]
-convergence
+claims.load()["L1"]
 
 # %% tags=["hide-input"]
-shape = claims.load()["L6"]
-shape
+claims.load()["L6"]
 
 # %% tags=["hide-input"]
-switch = claims.load()["L7"]
-switch
+claims.load()["L7"]
 
 # %% [markdown]
 # ## The idea
@@ -88,6 +85,11 @@ from ntklib import attacks, cores, data, dynamics, ntk, plots
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
 fixed = draw.train.balanced(n_kernel)
 draw.provenance
+
+# %%
+page = claims.Page(
+    "05_kernel_convergence", profile=profile, seeds=seeds, provenance=draw.provenance
+)
 
 # %% [markdown]
 # ## Training
@@ -209,15 +211,8 @@ def apart(a, b):
 # %% tags=["hide-input"]
 names = list(final)
 matrix = np.array([[between(final[a], final[b]).mean() for b in names] for a in names])
-with plots.style():
-    figure, axes = plt.subplots(figsize=(6, 4.4))
-    axes.imshow(matrix, cmap="Blues", vmin=0)
-    for (i, j), value in np.ndenumerate(matrix):
-        colour = "w" if value > 0.6 * np.nanmax(matrix) else "k"
-        axes.text(j, i, f"{value:.3f}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
-    axes.set_yticks(range(len(names)), names)
-    axes.grid(visible=False)
+figure, axes = plt.subplots(figsize=(6, 4.4))
+plots.matrix(axes, matrix, names, names, spec=".3f", rotation=25)
 plots.show(
     figure,
     name="fig-convergence-final",
@@ -232,17 +227,16 @@ plots.show(
 # %% tags=["hide-input"]
 to_final = {kind: remaining(kind, final[kind]) for kind in kinds}
 third = np.abs(times - 0.3 * epochs).argmin()
-with plots.style():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))
-    for colour, (kind, values) in zip(plots.COLOURS, sorted(to_final.items()), strict=False):
-        plots.band(left, times, claims.estimates(values), kind)
-        left.axhline(within[kind].mean(), color=colour, linewidth=1, linestyle=":")
-        plots.band(right, times[1:], claims.estimates(speed(kind)), kind)
-    for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    left.set(xlabel="epoch", ylabel="distance to the final kernel")
-    right.set(xlabel="epoch", ylabel="velocity (distance per epoch)", yscale="log")
-    left.legend()
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))
+for colour, (kind, values) in zip(plots.COLOURS, sorted(to_final.items()), strict=False):
+    plots.band(left, times, claims.estimates(values), kind)
+    left.axhline(within[kind].mean(), color=colour, linewidth=1, linestyle=":")
+    plots.band(right, times[1:], claims.estimates(speed(kind)), kind)
+for axes in (left, right):
+    axes.xaxis.get_major_locator().set_params(integer=True)
+left.set(xlabel="epoch", ylabel="distance to the final kernel")
+right.set(xlabel="epoch", ylabel="velocity (distance per epoch)", yscale="log")
+left.legend()
 plots.show(
     figure,
     name="fig-convergence-time",
@@ -260,14 +254,13 @@ plots.show(
 # %% tags=["hide-input"]
 compared = ("adversarial", "standard", "switched")
 towards = {kind: remaining(kind, final["adversarial"]) for kind in compared}
-with plots.style():
-    figure, axes = plt.subplots(figsize=(7, 3.6))
-    for kind, values in sorted(towards.items()):
-        plots.band(axes, times, claims.estimates(values), kind)
-    axes.axvline(half, color="0.6", linewidth=1)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlabel="epoch", ylabel="distance to the final kernel of AT")
-    axes.legend()
+figure, axes = plt.subplots(figsize=(7, 3.6))
+for kind, values in sorted(towards.items()):
+    plots.band(axes, times, claims.estimates(values), kind)
+axes.axvline(half, color="0.6", linewidth=1)
+axes.xaxis.get_major_locator().set_params(integer=True)
+axes.set(xlabel="epoch", ylabel="distance to the final kernel of AT")
+axes.legend()
 plots.show(
     figure,
     name="fig-convergence-switch",
@@ -322,7 +315,7 @@ for kind, of_kind in networks.items():
     shapes[f"accuracy, {kind}"] = claims.estimate(clean)
     shapes[f"robust accuracy, {kind}"] = claims.estimate(robust)
 first = networks["adversarial"][0]
-findings = attacks.soundness(first, test.x, test.y, jax.random.key(seeds[0]), epsilon=epsilon)
+page.soundness = attacks.soundness(first, test.x, test.y, jax.random.key(seeds[0]), epsilon=epsilon)
 
 # %% [markdown]
 # ## Verdict
@@ -385,8 +378,8 @@ for kind in to_final:
     measurements[f"epoch of settling, {kind}"] = settled(kind)
 
 # %%
-claims.judge(
-    convergence,
+page.judge(
+    "L1",
     {
         "distance_between_modes": claims.estimate(apart("adversarial", "standard")),
         "early_settling": claims.estimate(
@@ -394,39 +387,23 @@ claims.judge(
         ),
         "late_velocity": claims.estimate(fast[:, late].mean(1) / fast[:, early].mean(1)),
     },
-    profile=profile,
-    seeds=seeds,
-    soundness=findings,
     measurements=measurements,
-    data_sha256=draw.provenance["sha256"],
 )
 
 # %%
-claims.judge(
-    shape,
-    {},
-    profile=profile,
-    seeds=seeds,
-    soundness=findings,
-    measurements=shapes,
-    data_sha256=draw.provenance["sha256"],
-)
+page.judge("L6", {}, measurements=shapes)
 
 # %%
 jump, switched_at = speed("switched"), len(times) // 2
 before = speed("standard")[:, (times[:-1] >= half * 2 / 3) & (times[1:] <= half)].mean(1)
-claims.judge(
-    switch,
+page.judge(
+    "L7",
     {
         "velocity_after_switch": claims.estimate(jump[:, switched_at] / before),
         "approach_to_adversarial_kernel": claims.estimate(
             towards["switched"][:, -1] / towards["switched"][:, switched_at]
         ),
     },
-    profile=profile,
-    seeds=seeds,
-    soundness=findings,
-    data_sha256=draw.provenance["sha256"],
 )
 
 # %% tags=["hide-input"]

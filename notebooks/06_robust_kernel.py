@@ -16,12 +16,10 @@
 # %% tags=["hide-input"]
 from ntklib import claims
 
-robust_kernel = claims.load()["L2"]
-robust_kernel
+claims.load()["L2"]
 
 # %% tags=["hide-input"]
-both_phases = claims.load()["L4"]
-both_phases
+claims.load()["L4"]
 
 # %% [markdown]
 # ## The idea
@@ -91,6 +89,9 @@ from ntklib import cores, data, models, plots
 
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
 draw.provenance
+
+# %%
+page = claims.Page("06_robust_kernel", profile=profile, seeds=seeds, provenance=draw.provenance)
 
 # %% [markdown]
 # ## The first phase
@@ -170,18 +171,17 @@ for phase, of_phase in trained.items():
 # ## What was measured
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-    for kind in runs:
-        along = [("benign", kind if t else "adversarial", t) for t in checkpoints]
-        for axes, i in ((left, 0), (right, 2)):
-            plots.band(axes, checkpoints, [claims.estimate(lazy[p][i]) for p in along], kind)
-    for axes in (left, right):
-        axes.set(xlabel="epoch of the first phase", ylim=(0, 1.02))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    left.set(ylabel="accuracy", title="clean images")
-    right.set(title="under both kinds of PGD")
-    left.legend(title="first phase", loc="lower right")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+for kind in runs:
+    along = [("benign", kind if t else "adversarial", t) for t in checkpoints]
+    for axes, i in ((left, 0), (right, 2)):
+        plots.band(axes, checkpoints, [claims.estimate(lazy[p][i]) for p in along], kind)
+for axes in (left, right):
+    axes.set(xlabel="epoch of the first phase", ylim=(0, 1.02))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+left.set(ylabel="accuracy", title="clean images")
+right.set(title="under both kinds of PGD")
+left.legend(title="first phase", loc="lower right")
 last = {kind: lazy["benign", kind, epochs][2].mean() for kind in runs}
 plots.show(
     figure,
@@ -201,16 +201,10 @@ plots.show(
 # %% tags=["hide-input"]
 kinds, phase_kinds = ("standard", "adversarial"), ("benign", "adversarial")
 cells = {(k, p): claims.estimate(lazy[p, k, epochs][3]) for k in kinds for p in phase_kinds}
-with plots.style():
-    figure, axes = plt.subplots(figsize=(6, 3))
-    values = np.reshape([e.value for e in cells.values()], (2, 2))
-    axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (i, j), e in zip(np.ndindex(2, 2), cells.values(), strict=True):
-        axes.text(j, i, f"{e}", ha="center", va="center", color="w" if e.value > 0.6 else "k")
-    axes.set_xticks(range(2), phase_kinds)
-    axes.set_yticks(range(2), kinds)
-    axes.set(xlabel="training on the fixed kernel", ylabel="training of the network")
-    axes.grid(visible=False)
+figure, axes = plt.subplots(figsize=(6, 3))
+values = [[cells[k, p] for p in phase_kinds] for k in kinds]
+plots.matrix(axes, values, kinds, phase_kinds, highest=1)
+axes.set(xlabel="training on the fixed kernel", ylabel="training of the network", aspect="auto")
 plots.show(
     figure,
     name="fig-robust-kernel-table",
@@ -255,7 +249,8 @@ def search_again(classifier, seed):
 
 
 of_seeds = zip(trained["benign"]["adversarial", epochs], seeds, strict=True)
-findings.append(max(cores.share(search_again, of_seeds), key=lambda found: found.value))
+longer = max(cores.share(search_again, of_seeds), key=lambda found: found.value)
+page.soundness = [*findings, longer]
 
 # %% [markdown]
 # ## Verdict
@@ -282,8 +277,8 @@ for (phase, kind, epoch), outcome in lazy.items():
         measurements[f"{name}, {phase} training on the {kernel}"] = claims.estimate(right)
 
 # %%
-claims.judge(
-    robust_kernel,
+page.judge(
+    "L2",
     {
         "clean_accuracy": claims.estimate(
             *(clean["benign", kind, epochs] for kind in kinds), statistic=np.minimum
@@ -291,11 +286,7 @@ claims.judge(
         "gain_over_standard_kernel": claims.difference(on_adversarial, on_standard),
         "gain_over_initial_kernel": claims.difference(on_adversarial, on_initial),
     },
-    profile=profile,
-    seeds=seeds,
-    soundness=findings,
     measurements=measurements,
-    data_sha256=draw.provenance["sha256"],
 )
 
 
@@ -315,16 +306,12 @@ def effect(high, low):
 # %%
 of_kernel = [[(p, k) for p in phase_kinds] for k in kinds]
 of_phase = [[(p, k) for k in kinds] for p in phase_kinds]
-claims.judge(
-    both_phases,
+page.judge(
+    "L4",
     {
         "kernel_effect": effect(*of_kernel[::-1]),
         "lazy_phase_effect": effect(*of_phase[::-1]),
     },
-    profile=profile,
-    seeds=seeds,
-    soundness=findings,
-    data_sha256=draw.provenance["sha256"],
 )
 
 # %% tags=["hide-input"]

@@ -16,12 +16,10 @@
 # %% tags=["hide-input"]
 from ntklib import claims
 
-fixed_kernel = claims.load()["L3"]
-fixed_kernel
+claims.load()["L3"]
 
 # %% tags=["hide-input"]
-sharing = claims.load()["L5"]
-sharing
+claims.load()["L5"]
 
 # %% [markdown]
 # ## The idea
@@ -85,6 +83,11 @@ from ntklib import cores, data, ntk, plots
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
 images = draw.train.balanced(n_kernel).x
 draw.provenance
+
+# %%
+page = claims.Page(
+    "07_frozen_kernel_accuracy", profile=profile, seeds=seeds, provenance=draw.provenance
+)
 
 # %% [markdown]
 # ## Both phases
@@ -242,16 +245,15 @@ beyond = {
 # %% tags=["hide-input"]
 reference = claims.estimate(under[ordinary, "PGD-20"])
 on_kernels = {t: [claims.estimate(robust) for robust in both] for t, both in along.items()}
-with plots.style():
-    figure, axes = plt.subplots(figsize=(7, 3.6))
-    for i, label in enumerate(("PGD on it", "the same and PGD on the smooth copy")):
-        withstood = {t: np.logical_and.reduce(both[: i + 1]) for t, both in along.items()}
-        plots.band(axes, checkpoints, [claims.estimate(w) for w in withstood.values()], label)
-    axes.axhline(reference.value, color="k", linestyle=":", label="the network, PGD on it")
-    axes.axhspan(reference.low, reference.high, color="k", alpha=0.08, linewidth=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlabel="epoch from which the kernel is", ylabel="accuracy", ylim=(0, 1.02))
-    axes.legend(loc="lower right")
+figure, axes = plt.subplots(figsize=(7, 3.6))
+for i, label in enumerate(("PGD on it", "the same and PGD on the smooth copy")):
+    withstood = {t: np.logical_and.reduce(both[: i + 1]) for t, both in along.items()}
+    plots.band(axes, checkpoints, [claims.estimate(w) for w in withstood.values()], label)
+axes.axhline(reference.value, color="k", linestyle=":", label="the network, PGD on it")
+axes.axhspan(reference.low, reference.high, color="k", alpha=0.08, linewidth=0)
+axes.xaxis.get_major_locator().set_params(integer=True)
+axes.set(xlabel="epoch from which the kernel is", ylabel="accuracy", ylim=(0, 1.02))
+axes.legend(loc="lower right")
 plots.show(
     figure,
     name="fig-frozen-time",
@@ -276,18 +278,17 @@ for name in compared:
     everything = [under[name, attack] for attack in (*white_box, "transfer from the other")]
     under[name, "all of these"] = np.logical_and.reduce(everything)
 rows = [*white_box, "transfer from the other", "all of these", *apart]
-with plots.style():
-    figure, axes = plt.subplots(figsize=(7, 4.6))
-    for shift, name in zip((-0.2, 0, 0.2), (*compared, repaired), strict=True):
-        tried = [(i, under[name, a]) for i, a in enumerate(rows) if (name, a) in under]
-        found = [claims.estimate(outcome) for _, outcome in tried]
-        ends = np.abs(np.array([[e.value - e.low, e.high - e.value] for e in found])).T
-        place = np.array([i for i, _ in tried]) + shift
-        axes.errorbar([e.value for e in found], place, xerr=ends, linestyle="none", label=name)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.invert_yaxis()
-    axes.set(xlabel="accuracy", xlim=(0, 1.02))
-    axes.legend(loc="lower left")
+figure, axes = plt.subplots(figsize=(7, 4.6))
+for shift, name in zip((-0.2, 0, 0.2), (*compared, repaired), strict=True):
+    tried = [(i, under[name, a]) for i, a in enumerate(rows) if (name, a) in under]
+    found = [claims.estimate(outcome) for _, outcome in tried]
+    ends = np.abs(np.array([[e.value - e.low, e.high - e.value] for e in found])).T
+    place = np.array([i for i, _ in tried]) + shift
+    axes.errorbar([e.value for e in found], place, xerr=ends, linestyle="none", label=name)
+axes.set_yticks(range(len(rows)), rows)
+axes.invert_yaxis()
+axes.set(xlabel="accuracy", xlim=(0, 1.02))
+axes.legend(loc="lower left")
 worst = {name: claims.estimate(under[name, "all of these"]) for name in compared}
 plots.show(
     figure,
@@ -343,14 +344,13 @@ share_seen = {
 margins, _, falls = ways[ours][0]
 steps_down = np.abs(np.diff(margins, axis=0)).max(0)
 example = int(np.argmax(np.where((margins[0] > 0) & (margins[-1] < 0), steps_down, -1)))
-with plots.style():
-    figure, axes = plt.subplots(figsize=(7, 3.4))
-    share_of_way = (np.arange(len(margins)) + 0.5) / len(margins)
-    for name in compared:
-        axes.plot(share_of_way, ways[name][0][0][:, example], label=name, markersize=2)
-    axes.axhline(0, color="k", linewidth=1)
-    axes.set(xlabel="share of the way from the image to the one found", ylabel="margin")
-    axes.legend()
+figure, axes = plt.subplots(figsize=(7, 3.4))
+share_of_way = (np.arange(len(margins)) + 0.5) / len(margins)
+for name in compared:
+    axes.plot(share_of_way, ways[name][0][0][:, example], label=name, markersize=2)
+axes.axhline(0, color="k", linewidth=1)
+axes.set(xlabel="share of the way from the image to the one found", ylabel="margin")
+axes.legend()
 plots.show(
     figure,
     name="fig-frozen-jumps",
@@ -363,13 +363,12 @@ plots.show(
 )
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, axes = plt.subplots(figsize=(6, 3.4))
-    for name, outcomes in beyond.items():
-        plots.band(axes, radii, [claims.estimate(o) for o in outcomes], name)
-    axes.axvline(epsilon, color="0.6", linewidth=1)
-    axes.set(xlabel="radius of the attack", ylabel="accuracy", ylim=(0, 1.02))
-    axes.legend()
+figure, axes = plt.subplots(figsize=(6, 3.4))
+for name, outcomes in beyond.items():
+    plots.band(axes, radii, [claims.estimate(o) for o in outcomes], name)
+axes.axvline(epsilon, color="0.6", linewidth=1)
+axes.set(xlabel="radius of the attack", ylabel="accuracy", ylim=(0, 1.02))
+axes.legend()
 doubled = {name: claims.estimate(outcomes[-1]).value for name, outcomes in beyond.items()}
 plots.show(
     figure,
@@ -386,16 +385,9 @@ plots.show(
 # %% tags=["hide-input"]
 names = list(sharers)
 matrix = np.array([[transfer[source, target].value for target in names] for source in names])
-with plots.style():
-    figure, axes = plt.subplots(figsize=(7.4, 4.8))
-    axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
-    for (i, j), value in np.ndenumerate(matrix):
-        colour = "w" if value > 0.6 else "k"
-        axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="classifier", ylabel="attacked model")
-    axes.grid(visible=False)
+figure, axes = plt.subplots(figsize=(7.4, 4.8))
+plots.matrix(axes, matrix, names, names, highest=1, rotation=25)
+axes.set(xlabel="classifier", ylabel="attacked model")
 plots.show(
     figure,
     name="fig-frozen-transfer",
@@ -415,7 +407,7 @@ plots.show(
 # about a kernel that does not move.
 
 # %%
-findings = attacks.soundness(
+page.soundness = attacks.soundness(
     fixed[judged][0],
     test.x,
     test.y,
@@ -486,31 +478,11 @@ measurements["fixed kernel minus adversarial network, all attacks"] = claims.dif
 )
 
 # %%
-claims.judge(
-    fixed_kernel,
-    quantities,
-    profile=profile,
-    seeds=seeds,
-    soundness=findings,
-    measurements=measurements,
-    data_sha256=draw.provenance["sha256"],
-)
+page.judge("L3", quantities, measurements=measurements)
 
 # %%
-claims.judge(
-    sharing,
-    {},
-    profile=profile,
-    seeds=seeds,
-    soundness=findings,
-    measurements={
-        "accuracy on images crafted on another model": {
-            source: {target: transfer[source, target].as_dict() for target in names}
-            for source in names
-        }
-    },
-    data_sha256=draw.provenance["sha256"],
-)
+shared = {source: {target: transfer[source, target] for target in names} for source in names}
+page.judge("L5", {}, measurements={"accuracy on images crafted on another model": shared})
 
 # %% tags=["hide-input"]
 Markdown(

@@ -16,12 +16,10 @@
 # %% tags=["hide-input"]
 from ntklib import claims
 
-lazy = claims.load()["T5"]
-lazy
+claims.load()["T5"]
 
 # %% tags=["hide-input"]
-top_heavy = claims.load()["T6"]
-top_heavy
+claims.load()["T6"]
 
 # %% [markdown]
 # ## The idea
@@ -81,6 +79,9 @@ from ntklib import cores, data, dynamics, models, ntk, plots
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
 images = draw.train.balanced(n_kernel).x
 draw.provenance
+
+# %%
+page = claims.Page("08_lazy_under_at", profile=profile, seeds=seeds, provenance=draw.provenance)
 
 # %% [markdown]
 # ## Training
@@ -234,14 +235,13 @@ maps = {name: np.mean([dynamics.distances(p) for p in paths[name]], axis=0) for 
 largest = max(m.max() for m in maps.values())
 edges = [*(times[:-1] + times[1:]) / 2]
 edges = [times[0] - 0.5, *edges, times[-1] + 0.5]
-with plots.style():
-    figure, panels = plt.subplots(1, 3, figsize=(9.5, 3.2), sharey=True)
-    for axes, (name, found) in zip(panels, maps.items(), strict=True):
-        mesh = axes.pcolormesh(edges, edges, found, cmap="viridis", vmin=0, vmax=largest)
-        axes.set(title=name, xlabel="epoch", aspect="equal")
-        axes.grid(visible=False)
-    panels[0].set(ylabel="epoch")
-    figure.colorbar(mesh, ax=panels, label="distance")
+figure, panels = plt.subplots(1, 3, figsize=(9.5, 3.2), sharey=True)
+for axes, (name, found) in zip(panels, maps.items(), strict=True):
+    mesh = axes.pcolormesh(edges, edges, found, cmap="viridis", vmin=0, vmax=largest)
+    axes.set(title=name, xlabel="epoch", aspect="equal")
+    axes.grid(visible=False)
+panels[0].set(ylabel="epoch")
+figure.colorbar(mesh, ax=panels, label="distance")
 middle = len(times) // 2
 plots.show(
     figure,
@@ -255,23 +255,22 @@ plots.show(
 )
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, panels = plt.subplots(
-        1, 3, figsize=(9.5, 4.2), subplot_kw={"projection": "polar"}, sharey=True
-    )
-    turned = {}
-    for name in runs:
-        tops, rests = zip(*(dynamics.truncate(p, k) for p in paths[name]), strict=True)
-        parts = {"whole kernel": paths[name], "top part": tops, "rest": rests}
-        for axes, (part, of_seeds) in zip(panels, parts.items(), strict=True):
-            found = [dynamics.polar(path) for path in of_seeds]
-            radius, angle = (
-                np.mean([getattr(f, c) for f in found], axis=0) for c in ("radius", "angle")
-            )
-            axes.plot(angle, radius, label=name, markersize=3)
-            axes.set(title=part, thetamin=0, thetamax=90)
-            turned[name, part] = np.degrees(angle[-1])
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+figure, panels = plt.subplots(
+    1, 3, figsize=(9.5, 4.2), subplot_kw={"projection": "polar"}, sharey=True
+)
+turned = {}
+for name in runs:
+    tops, rests = zip(*(dynamics.truncate(p, k) for p in paths[name]), strict=True)
+    parts = {"whole kernel": paths[name], "top part": tops, "rest": rests}
+    for axes, (part, of_seeds) in zip(panels, parts.items(), strict=True):
+        found = [dynamics.polar(path) for path in of_seeds]
+        radius, angle = (
+            np.mean([getattr(f, c) for f in found], axis=0) for c in ("radius", "angle")
+        )
+        axes.plot(angle, radius, label=name, markersize=3)
+        axes.set(title=part, thetamin=0, thetamax=90)
+        turned[name, part] = np.degrees(angle[-1])
+figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 plots.show(
     figure,
     name="fig-lazy-polar",
@@ -285,14 +284,13 @@ plots.show(
 )
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, axes = plt.subplots(figsize=(6.4, 3.6))
-    for name in runs:
-        plots.band(axes, times, claims.estimates(tails[name]), name)
-    axes.axvspan(2 * epochs / 3, epochs, color="0.6", alpha=0.15, linewidth=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlabel="epoch", ylabel=f"share outside the top {k}", yscale="log")
-    axes.legend()
+figure, axes = plt.subplots(figsize=(6.4, 3.6))
+for name in runs:
+    plots.band(axes, times, claims.estimates(tails[name]), name)
+axes.axvspan(2 * epochs / 3, epochs, color="0.6", alpha=0.15, linewidth=0)
+axes.xaxis.get_major_locator().set_params(integer=True)
+axes.set(xlabel="epoch", ylabel=f"share outside the top {k}", yscale="log")
+axes.legend()
 at_end = {name: claims.estimate(tail[:, -1]).value for name, tail in tails.items()}
 plots.show(
     figure,
@@ -304,17 +302,16 @@ plots.show(
 )
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
-    for name, at in linear.items():
-        for axes, i in ((left, 0), (right, 1)):
-            plots.band(axes, stops, [claims.estimate(at[e][i]) for e in stops], name)
-            line = claims.estimate(networks[name][i]).value
-            axes.axhline(line, color=axes.lines[-1].get_color(), linestyle=":", linewidth=1)
-    for axes, title in ((left, "clean images"), (right, "under attack")):
-        axes.set(title=title, xlabel="epoch of linearising", ylim=(0, 1.02), xticks=stops)
-    left.set(ylabel="accuracy at the end")
-    left.legend(loc="lower right")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+for name, at in linear.items():
+    for axes, i in ((left, 0), (right, 1)):
+        plots.band(axes, stops, [claims.estimate(at[e][i]) for e in stops], name)
+        line = claims.estimate(networks[name][i]).value
+        axes.axhline(line, color=axes.lines[-1].get_color(), linestyle=":", linewidth=1)
+for axes, title in ((left, "clean images"), (right, "under attack")):
+    axes.set(title=title, xlabel="epoch of linearising", ylim=(0, 1.02), xticks=stops)
+left.set(ylabel="accuracy at the end")
+left.legend(loc="lower right")
 plots.show(
     figure,
     name="fig-lazy-linearised",
@@ -393,22 +390,17 @@ for name, at in linear.items():
             measurements[f"cost of linearising at {e}, {name}, {images_are}"] = cost
 
 # %%
-claims.judge(
-    lazy,
+page.judge(
+    "T5",
     {"late_path_ratio": ratio(length["PGD"], length["standard"])},
-    profile=profile,
-    seeds=seeds,
     soundness=findings,
     measurements=measurements,
-    data_sha256=draw.provenance["sha256"],
 )
 
 # %%
-claims.judge(
-    top_heavy,
+page.judge(
+    "T6",
     {"tail_mass_ratio": ratio(outside["PGD"], outside["standard"])},
-    profile=profile,
-    seeds=seeds,
     measurements={
         "share outside the top, FGSM over standard": ratio(outside["FGSM"], outside["standard"]),
         "share outside the top, PGD over standard, middle third of training": ratio(
@@ -416,7 +408,6 @@ claims.judge(
         ),
     }
     | {f"share outside the top, {name}": claims.estimate(v) for name, v in outside.items()},
-    data_sha256=draw.provenance["sha256"],
 )
 
 # %% tags=["hide-input"]

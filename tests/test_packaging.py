@@ -42,31 +42,42 @@ def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return built
 
 
-def test_the_wheel_holds_the_library_the_claims_and_the_profiles_only(wheel: Path) -> None:
-    sources = [p for p in (ROOT / "ntklib").rglob("*") if p.suffix in (".py", ".yml")]
+def test_the_wheel_holds_the_library_and_the_data_of_the_book_only(wheel: Path) -> None:
+    kinds = (".py", ".yml", ".html", ".mplstyle")
+    sources = [p for p in (ROOT / "ntklib").rglob("*") if p.suffix in kinds]
     expected = {str(p.relative_to(ROOT)) for p in sources} | {"ntklib/claims.yml"}
+    assert {"ntklib/__init__.py", "ntklib/claims/schemas/registry.yml"} < expected
+    records = {f"ntklib/{p.relative_to(ROOT)}" for p in (ROOT / "records").rglob("*.json")}
+    assert "ntklib/records/01_ntk_transfer/cifar.json" in records
+    expected |= records
     expected |= {f"ntklib/profiles/{p.name}" for p in (ROOT / "profiles").iterdir()}
-    assert {"ntklib/__init__.py", "ntklib/schemas/registry.yml"} < expected
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         assert archive.read("ntklib/claims.yml") == (ROOT / "book/claims.yml").read_bytes()
     assert names == expected
 
 
-def test_the_installed_library_finds_its_claims(wheel: Path, tmp_path: Path) -> None:
+def test_the_installed_library_finds_its_claims_and_records(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "site"
     subprocess.run([*PIP, "install", "--no-deps", "--target", target, wheel], check=True)
-    show = "print(ntklib.__file__, *(c.id for c in ntklib.claims.load().claims))"
+    show = """
+import ntklib
+from ntklib import claims
+
+page = claims.Page("01_ntk_transfer", profile="laptop", seeds=[0], provenance={})
+print(ntklib.__file__, page.record("cifar").profile, *(c.id for c in claims.load().claims))
+"""
     done = subprocess.run(
-        [sys.executable, "-c", f"import ntklib.claims; {show}"],
+        [sys.executable, "-c", show],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(target)},
         capture_output=True,
         text=True,
         check=True,
     )
-    file, *found = done.stdout.split()
+    file, profile, *found = done.stdout.split()
     assert Path(file) == target / "ntklib" / "__init__.py"
+    assert profile == "cifar"
     assert found == [claim.id for claim in claims.load().claims]
 
 

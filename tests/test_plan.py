@@ -555,8 +555,10 @@ KEY_CHANGES = {
     "the notebook": (NOTEBOOK, "# not used", "# unused"),
     "a default": (NOTEBOOK, "pool: int = 1", "pool: int = 2"),
     "the profile": ("profiles/laptop.yml", "01_toy:", "01_toy: {pool: 2}"),
-    "the library": ("ntklib/claims.py", "import os", "import  os"),
-    "a schema": ("ntklib/schemas/result.yml", "#", "##"),
+    "the library": ("ntklib/claims/__init__.py", "import", "import  "),
+    "a schema": ("ntklib/claims/schemas/result.yml", "#", "##"),
+    "a template": ("ntklib/claims/templates/claim.html", "<td>", "<td >"),
+    "the style of figures": ("ntklib/book.mplstyle", "font.size: 10", "font.size: 11"),
     "the lock": ("requirements.lock", "==", "== "),
     "a predicate": ("book/claims.yml", "margin: 0.5", "margin: 0.4"),
     "a statement": ("book/claims.yml", "A statement", "The statement"),
@@ -700,7 +702,7 @@ def test_the_key_does_not_change_with_what_does_not_matter(own_toy):
     (own_toy.root / "notebooks" / "02_toy.py").write_text("")
     (own_toy.root / "ntklib" / "new.py").write_text("")
     (own_toy.root / "ntklib" / "phases.py").write_text("")
-    (own_toy.root / "ntklib" / "claims.py").touch()
+    (own_toy.root / "ntklib" / "plots.py").touch()
     claims = (own_toy.root / "book" / "claims.yml").read_text()
     (own_toy.root / "book" / "claims.yml").write_text(f"# A comment.\n{claims}")
     assert key_of(own_toy) == before
