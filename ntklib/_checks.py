@@ -11,7 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
+
+
+Number = float | np.number | Num[Array | np.ndarray, "..."]
+"""A number as users have it: a whole one as 10, 10.0, or an array of one element."""
 
 
 def whole(name: str, value: Any, *, least: int = 1, most: float = inf) -> int:

@@ -162,7 +162,7 @@ class Training:
             assert path is not None
             path.unlink()
             history = fit(checkpoint=path)
-        variables = history.kept | {recipe.epochs: history.variables}
+        variables = history.kept | {int(recipe.epochs): history.variables}
         return Trained(model, {epoch + first: kept for epoch, kept in variables.items()})
 
 

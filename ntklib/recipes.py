@@ -145,9 +145,9 @@ class Recipe:
         ValueError: if a value is out of range.
     """
 
-    epochs: int
+    epochs: _checks.Number
     optimizer: SGD | optax.GradientTransformation
-    batch_size: int | None = None
+    batch_size: _checks.Number | None = None
     loss: Loss = "mse"
     adversary: Attack | None = None
     clean_first: bool = False

@@ -108,8 +108,8 @@ def fit(
         CheckpointError: if the checkpoint cannot be read or is of another run, naming what differs.
     """
     recipe = Recipe(**changes) if recipe is None else replace(recipe, **changes)
-    n, epochs = len(data), recipe.epochs
-    batch_size = n if recipe.batch_size is None else recipe.batch_size
+    n, epochs = len(data), int(recipe.epochs)
+    batch_size = n if recipe.batch_size is None else int(recipe.batch_size)
     _check(model, variables, data, batch_size)
     if not all(0 <= epoch <= epochs for epoch in keep):
         raise ValueError(f"keep: {sorted(keep)} has epochs out of range; they are 0 to {epochs}")
