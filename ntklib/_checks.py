@@ -11,8 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
-
+from jaxtyping import Array, Float, Float64, Int, Num
 
 Number = float | np.number | Num[Array | np.ndarray, "..."]
 """A number as users have it: a whole one as 10, 10.0, or an array of one element."""
@@ -133,6 +132,28 @@ def labels(
                 f"{name}: has labels from {least} to {most}; they are 0 to {n_classes - 1}"
             )
     return y
+
+
+def targets(name: str, y: Any, n: int) -> Float64[np.ndarray, "n c"]:
+    """Targets of a regression, one row a point; a single column may come without its axis.
+
+    Raises:
+        TypeError: if they are not of a real type, or are labels: one integer a point.
+        ValueError: if there are not n rows, or values are not finite.
+    """
+    y = np.asarray(y)
+    whole = y.dtype == bool or jnp.issubdtype(y.dtype, jnp.integer)
+    if not (whole or jnp.issubdtype(y.dtype, jnp.floating)):
+        raise TypeError(f"{name}: dtype {y.dtype} is not allowed; targets are real numbers")
+    if whole and y.ndim == 1:
+        raise TypeError(f"{name}: dtype {y.dtype} is that of labels; targets are one-hot or signs")
+    if y.shape[:1] != (n,) or y.ndim not in (1, 2) or y.size == 0:
+        raise ValueError(
+            f"{name}: shape {y.shape} is not allowed; targets of {n} points are ({n}, outputs)"
+        )
+    if not np.isfinite(y).all():
+        raise ValueError(f"{name}: has values that are not finite")
+    return y.reshape(n, -1).astype(np.float64)
 
 
 def logits(shape_of: Any, n: int) -> int:
