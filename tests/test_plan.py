@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from workflow import __main__ as runner
-from workflow import plan
+from workflow import machine
 from workflow.errors import BuildError, UsageError
 from workflow.parameters import parse_set
 from workflow.plan import Project
@@ -555,7 +555,7 @@ KEY_CHANGES = {
     "the notebook": (NOTEBOOK, "# not used", "# unused"),
     "a default": (NOTEBOOK, "pool: int = 1", "pool: int = 2"),
     "the profile": ("profiles/laptop.yml", "01_toy:", "01_toy: {pool: 2}"),
-    "the library": ("ntklib/claims/__init__.py", "import", "import  "),
+    "the library": ("ntklib/claims/_results.py", "import os", "import  os"),
     "a schema": ("ntklib/claims/schemas/result.yml", "#", "##"),
     "a template": ("ntklib/claims/templates/claim.html", "<td>", "<td >"),
     "the style of figures": ("ntklib/book.mplstyle", "font.size: 10", "font.size: 11"),
@@ -577,15 +577,122 @@ def test_the_key_changes_with(what, own_toy):
     assert key_of(own_toy) == before
 
 
-def test_the_key_changes_with_a_parameter_a_file_and_the_backend(own_toy, monkeypatch):
+def test_the_key_changes_with_a_parameter_and_the_backend(own_toy, monkeypatch):
     keys = [key_of(own_toy), key_of(own_toy, pool=2)]
-    (own_toy.root / "ntklib" / "new.py").touch()
+    monkeypatch.setenv("NTKLIB_BACKEND", "gpu")
     keys.append(key_of(own_toy))
-    (own_toy.root / "ntklib" / "new.py").rename(own_toy.root / "ntklib" / "newer.py")
-    keys.append(key_of(own_toy))
-    monkeypatch.setattr(plan, "backend", lambda: "gpu")
-    keys.append(key_of(own_toy))
-    assert len(set(keys)) == 5
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "matters"),
+    {
+        "JAX_ENABLE_X64": True,
+        "JAX_DEFAULT_PRNG_IMPL": True,
+        "JAX_DEFAULT_MATMUL_PRECISION": True,
+        "JAX_THREEFRY_PARTITIONABLE": True,
+        "JAX_NUMPY_DTYPE_PROMOTION": True,
+        "JAX_RANDOM_SEED_OFFSET": True,
+        "JAX_AN_OPTION_TO_COME": True,
+        "XLA_FLAGS": True,
+        "NPY_DISABLE_CPU_FEATURES": True,
+        "NVIDIA_TF32_OVERRIDE": True,
+        "JAX_COMPILATION_CACHE_DIR": False,
+        "JAX_ENABLE_COMPILATION_CACHE": False,
+        "JAX_LOG_COMPILES": False,
+        "JAX_LOGGING_LEVEL": False,
+        "JAX_TRACEBACK_FILTERING": False,
+        "JAX_DUMP_IR_TO": False,
+        "XLA_PYTHON_CLIENT_PREALLOCATE": False,
+        "TF_CPP_MIN_LOG_LEVEL": False,
+        "HOME": False,
+    }.items(),
+)
+def test_the_key_changes_with_settings_that_change_numbers(name, matters, own_toy, monkeypatch):
+    before = key_of(own_toy)
+    monkeypatch.setenv(name, "other")
+    assert (key_of(own_toy) != before) == matters
+
+
+LIBRARY = {
+    "ntklib/new/__init__.py": "from . import near\n",
+    "ntklib/new/near.py": "from ..newest import deep\n",
+    "ntklib/new/far.py": "",
+    "ntklib/new/table.csv": "",
+    "ntklib/new/templates/page.html": "",
+    "ntklib/new/.swap": "",
+    "ntklib/newest/__init__.py": "",
+    "ntklib/newest/deep.py": "def later():\n    import ntklib.late\n",
+    "ntklib/newest/table.csv": "",
+    "ntklib/late.py": 'import importlib\n\nimportlib.import_module("ntklib.named")\n',
+    "ntklib/named.py": "",
+    "ntklib/beside.py": "",
+    "beside.py": "",
+}
+DEEP = {
+    "ntklib/newest/__init__.py",
+    "ntklib/newest/deep.py",
+    "ntklib/newest/table.csv",
+    "ntklib/late.py",
+    "ntklib/named.py",
+}
+NEAR = DEEP | {
+    "ntklib/new/__init__.py",
+    "ntklib/new/near.py",
+    "ntklib/new/table.csv",
+    "ntklib/new/templates/page.html",
+}
+IMPORTS = {
+    "import ntklib.new": NEAR,
+    "from ntklib import new": NEAR,
+    "import time, ntklib.new.near as near": NEAR,
+    "from ntklib.new import far, near": NEAR | {"ntklib/new/far.py"},
+    "from ntklib.new import *": NEAR | {"ntklib/new/far.py"},
+    "import ntklib.newest.deep as d": DEEP,
+    "if False: import beside": {"beside.py"},
+    "import numpy, missing": set(),
+}
+
+
+@pytest.mark.parametrize("line", IMPORTS)
+def test_the_key_changes_with_what_is_imported_and_with_nothing_else(line, own_toy):
+    for name, text in LIBRARY.items():
+        (own_toy.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (own_toy.root / name).write_text(text)
+    source = own_toy.root / NOTEBOOK
+    source.write_text(source.read_text().replace("import os\n", f"import os\n{line}\n"))
+    before = key_of(own_toy)
+    changes = set()
+    for name, text in LIBRARY.items():
+        (own_toy.root / name).write_text(f"{text}#")
+        if key_of(own_toy) != before:
+            changes.add(name)
+        (own_toy.root / name).write_text(text)
+    assert changes == IMPORTS[line]
+
+
+def test_code_that_is_no_python_is_refused_in_one_line(own_toy, capsys, monkeypatch):
+    (own_toy.root / "ntklib/claims/_page.py").write_text("import os\nimport\n")
+    line = refused(own_toy, capsys, monkeypatch, "book")
+    assert line.startswith("ntklib/claims/_page.py, line 2: ")
+
+
+def test_records_that_a_page_shows_are_part_of_its_key(own_toy):
+    folder = own_toy.root / "records" / "01_toy"
+    folder.mkdir(parents=True)
+
+    def keys():
+        found = []
+        for profile in ("laptop", "cifar", "paper"):
+            (folder / f"{profile}.json").write_text("changed")
+            found.append(key_of(own_toy))
+            (folder / f"{profile}.json").write_text("{}")
+        return [key != key_of(own_toy) for key in found]
+
+    assert keys() == [False, False, False]
+    source = own_toy.root / NOTEBOOK
+    source.write_text(source.read_text() + '\n# %%\npage.record("cifar")\n')
+    assert keys() == [False, True, True]
 
 
 def test_the_key_does_not_change_with_what_does_not_matter(own_toy):
@@ -593,7 +700,9 @@ def test_the_key_does_not_change_with_what_does_not_matter(own_toy):
     (own_toy.root / "book" / "index.md").write_text("# Other words")
     (own_toy.root / "profiles" / "cifar.yml").write_text("notebooks:\n")
     (own_toy.root / "notebooks" / "02_toy.py").write_text("")
-    (own_toy.root / "ntklib" / "plots.py").touch()
+    (own_toy.root / "ntklib" / "new.py").write_text("")
+    (own_toy.root / "ntklib" / "phases.py").write_text("")
+    (own_toy.root / "ntklib" / "claims" / "_page.py").touch()
     claims = (own_toy.root / "book" / "claims.yml").read_text()
     (own_toy.root / "book" / "claims.yml").write_text(f"# A comment.\n{claims}")
     assert key_of(own_toy) == before
@@ -602,9 +711,9 @@ def test_the_key_does_not_change_with_what_does_not_matter(own_toy):
 def test_the_backend_is_found_out_once_for_all_processes(monkeypatch):
     monkeypatch.delenv("NTKLIB_BACKEND", raising=False)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert plan.backend() == "cpu"
+    assert machine.backend() == "cpu"
     monkeypatch.setenv("JAX_PLATFORMS", "none")
-    assert plan.backend() == "cpu"
+    assert machine.backend() == "cpu"
     monkeypatch.delenv("NTKLIB_BACKEND")
     with pytest.raises(BuildError, match="JAX finds no backend"):
-        plan.backend()
+        machine.backend()

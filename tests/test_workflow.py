@@ -109,18 +109,8 @@ def test_a_second_build_executes_nothing(built):
 
 
 def test_notebooks_are_executed_in_the_order_of_the_book(toy):
-    for name in ("profiles/laptop.yml", "_toc.yml", "book/claims.yml"):
-        text = (toy / name).read_text()
-        first = text[text.rindex("\n", 0, text.rindex("01_toy")) + 1 :]
-        if name == "book/claims.yml":
-            first = text[text.index("  - id: T1") :]
-        others = [first.replace("T1", f"T{i}").replace("01_toy", f"0{i}_toy") for i in (4, 2, 5, 3)]
-        (toy / name).write_text(text + "".join(others))
-    notebook = (toy / NOTEBOOK).read_text()
-    for i in range(2, 6):
-        other = notebook.replace('"T1"', f'"T{i}"').replace("float = 0.1", f"float = 0.{i}")
-        other = other.replace("01_toy", f"0{i}_toy")
-        (toy / f"notebooks/0{i}_toy.py").write_text(other)
+    for i in (4, 2, 5, 3):
+        replace(toy_book.add(toy, i), "float = 0.1", f"float = 0.{i}")
     done = toy_book.run(toy, "workflow", "book", TOY_LOG=toy / "log")
     assert done.returncode == 0, done.stderr
     assert executions(toy) == [0.1, 0.2, 0.3, 0.4, 0.5]
@@ -173,7 +163,10 @@ CHANGES = {
     "a record": (add_record, {"render"}),
     "the book is deleted": (lambda f: shutil.rmtree(f / "build/html"), {"render"}),
     # What changes the key is tested in test_plan.py.
-    "the key": (lambda f: (f / "ntklib/new.py").touch(), {"execute", "render"}),
+    "the key": (
+        lambda f: replace(f / "ntklib/claims/schemas/result.yml", "JSON Schema", "Schema"),
+        {"execute", "render"},
+    ),
 }
 
 
@@ -183,6 +176,22 @@ def planned(folder):
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     return {line[1].strip(":") for line in lines if line[:1] == ["rule"]} - {"book"}
+
+
+def test_a_docstring_executes_the_pages_again_that_import_its_module(toy):
+    (toy / "ntklib/shared.py").write_text('"""One."""\n')
+    replace(toy / NOTEBOOK, "import os\n", "import os\n\nimport ntklib.shared\n")
+    toy_book.add(toy, 2)
+    replace(toy_book.add(toy, 3), "import ntklib.shared\n", "")
+    build = toy_book.run(toy, "workflow", "book")
+    assert build.returncode == 0, build.stderr
+    results = [toy / f"build/results/0{i}_toy/laptop.json" for i in (1, 2, 3)]
+    before = [claims.read_result(path).provenance.started for path in results]
+    (toy / "ntklib/shared.py").write_text('"""Two."""\n')
+    build = toy_book.run(toy, "workflow", "book")
+    assert build.returncode == 0, build.stderr
+    after = [claims.read_result(path).provenance.started for path in results]
+    assert [a != b for a, b in zip(before, after, strict=True)] == [True, True, False]
 
 
 @pytest.mark.parametrize("what", CHANGES)

@@ -125,6 +125,22 @@ def write(folder: Path) -> Path:
     return folder
 
 
+def add(folder: Path, number: int) -> Path:
+    """Adds a copy of the first notebook, for a claim of its own; returns its source."""
+    name = f"{number:02}_toy"
+    for place in ("profiles/laptop.yml", "profiles/smoke.yml", "_toc.yml", "book/claims.yml"):
+        text = (folder / place).read_text()
+        first = text[text.rindex("\n", 0, text.index("01_toy")) + 1 :].partition("\n")[0] + "\n"
+        if place == "book/claims.yml":
+            first = REGISTRY[REGISTRY.index("  - id: T1") :]
+        new = first.replace("T1", f"T{number}").replace("01_toy", name)
+        (folder / place).write_text(text + new)
+    source = folder / f"notebooks/{name}.py"
+    text = (folder / "notebooks/01_toy.py").read_text()
+    source.write_text(text.replace('"T1"', f'"T{number}"').replace('"01_toy"', f'"{name}"'))
+    return source
+
+
 def start(folder: Path, *command: str | Path, **environ: str | Path) -> subprocess.Popen[str]:
     """Starts a module of the runner, or a program of the environment, in the book's folder."""
     program: list[str | Path] = [sys.executable, "-m"]

@@ -10,6 +10,7 @@ import jupytext
 import nbformat
 
 from workflow.errors import UsageError
+from workflow.imports import imported
 
 # What a parameter with bounds may be annotated with, as JSON Schema and in words.
 _KINDS = {"int": ("integer", "a whole number"), "float": ("number", "a number")}
@@ -36,6 +37,27 @@ class Notebook:
         for number, cell in enumerate(content.cells):
             cell["id"] = f"cell-{number}"
         return content
+
+    @cached_property
+    def _text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @cached_property
+    def imports(self) -> tuple[str, ...]:
+        """What its cells import, see `workflow.imports.imported`.
+
+        Raises:
+            UsageError: if it is no Python.
+        """
+        try:
+            return tuple(sorted(imported(self._text)))
+        except SyntaxError as error:
+            raise UsageError(f"{self.name}: line {error.lineno}: {error.msg}") from None
+
+    @property
+    def shows_records(self) -> bool:
+        """Whether it shows what `records/` has of it."""
+        return "page.record(" in self._text
 
     @cached_property
     def _parameters(self) -> tuple[nbformat.NotebookNode, list[ast.AnnAssign]]:

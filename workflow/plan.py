@@ -3,17 +3,17 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ntklib import claims
-from workflow.errors import BuildError, UsageError
+from workflow import machine
+from workflow.errors import UsageError
+from workflow.imports import closure
 from workflow.notebook import Notebook
 from workflow.parameters import allowed, number
 
@@ -22,7 +22,7 @@ EXECUTED = "build/executed/{profile}/{notebook}.ipynb"
 RESULT = "build/results/{notebook}/{profile}.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Project:
     """A folder with a registry of claims, notebooks, profiles and the library.
 
@@ -202,35 +202,57 @@ class Project:
                     f"{notebook}: {name} = {shown} is not allowed; it is {rules['title']}"
                 )
 
+    @cache  # noqa: B019 (a project lives as long as its process)
+    def code(self, *names: str) -> str:
+        """SHA-256 of the code that a computation runs besides its own.
+
+        This is all of the project that modules import, the lock, the backend of JAX, and the
+        settings that change its numbers.
+
+        Args:
+            *names: modules, such as `ntklib.phases`.
+
+        Raises:
+            UsageError: if a module is no Python.
+        """
+        try:
+            files = sorted(closure(self.root, names))
+        except SyntaxError as error:
+            where = os.path.relpath(str(error.filename), self.root)
+            raise UsageError(f"{where}, line {error.lineno}: {error.msg}") from None
+        lock = self.root / "requirements.lock"
+        return self._digest(*files, lock, machine.backend(), machine.settings())
+
     def key(self, notebook: str, values: dict[str, Any]) -> str:
         """SHA-256 of all that a result depends on.
 
-        These are the notebook, its parameters, its claims with the predicates, the library, the
-        lock and the backend of JAX. Two results with one key are results of one program.
+        These are the notebook, its parameters, its claims with the predicates, the records that it
+        shows, and the code that it imports (see `code`). Two results with one key are results of
+        one program.
+
+        Raises:
+            UsageError: if no claim names the notebook, or code that it imports is no Python.
         """
+        source = self.notebooks[notebook]
+        records: list[Path] = []
+        if source.shows_records:
+            files = (self.root / "records" / notebook).rglob("*.*")
+            records = [path for path in sorted(files) if path.stem != values["profile"]]
+        return self._digest(
+            source.path,
+            json.dumps(values, sort_keys=True),
+            self.claims_of(notebook),
+            self.registry.lineages[values["profile"]],
+            *records,
+            self.code(*source.imports),
+        )
+
+    def _digest(self, *parts: Any) -> str:
+        """SHA-256 of files, with their places in the project, and of values."""
         digest = hashlib.sha256()
-        kinds = (".py", ".yml", ".html", ".mplstyle")
-        library = [p for p in (self.root / "ntklib").rglob("*") if p.suffix in kinds]
-        source = self.root / "notebooks" / f"{notebook}.py"
-        for path in (source, *sorted(library), self.root / "requirements.lock"):
-            digest.update(f"{path.relative_to(self.root)}\0".encode() + path.read_bytes() + b"\0")
-        digest.update(json.dumps(values, sort_keys=True).encode())
-        digest.update(repr(self.claims_of(notebook)).encode())
-        digest.update(repr(self.registry.lineages[values["profile"]]).encode())
-        digest.update(backend().encode())
+        for part in parts:
+            if isinstance(part, Path):
+                part = f"{part.relative_to(self.root)}\0".encode() + part.read_bytes()
+            digest.update(part if isinstance(part, bytes) else repr(part).encode())
+            digest.update(b"\0")
         return digest.hexdigest()
-
-
-def backend() -> str:
-    """The backend of JAX, such as `cpu`.
-
-    A process of its own finds it out, because who asks keeps a part of a GPU's memory. The
-    environment keeps the answer for this process and those that it starts.
-    """
-    if "NTKLIB_BACKEND" not in os.environ:
-        code = "import jax; print(jax.default_backend())"
-        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        if done.returncode != 0:
-            raise BuildError("JAX finds no backend; its message is above")
-        os.environ["NTKLIB_BACKEND"] = done.stdout.strip()
-    return os.environ["NTKLIB_BACKEND"]
