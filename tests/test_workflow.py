@@ -164,7 +164,7 @@ CHANGES = {
     "the book is deleted": (lambda f: shutil.rmtree(f / "build/html"), {"render"}),
     # What changes the key is tested in test_plan.py.
     "the key": (
-        lambda f: replace(f / "ntklib/schemas/result.yml", "JSON Schema", "Schema"),
+        lambda f: replace(f / "ntklib/claims/schemas/result.yml", "JSON Schema", "Schema"),
         {"execute", "render"},
     ),
 }
@@ -186,11 +186,11 @@ def test_a_docstring_executes_the_pages_again_that_import_its_module(toy):
     build = toy_book.run(toy, "workflow", "book")
     assert build.returncode == 0, build.stderr
     results = [toy / f"build/results/0{i}_toy/laptop.json" for i in (1, 2, 3)]
-    before = [claims.read_result(path)["provenance"]["started"] for path in results]
+    before = [claims.read_result(path).provenance.started for path in results]
     (toy / "ntklib/shared.py").write_text('"""Two."""\n')
     build = toy_book.run(toy, "workflow", "book")
     assert build.returncode == 0, build.stderr
-    after = [claims.read_result(path)["provenance"]["started"] for path in results]
+    after = [claims.read_result(path).provenance.started for path in results]
     assert [a != b for a, b in zip(before, after, strict=True)] == [True, True, False]
 
 

@@ -136,8 +136,8 @@ def add(folder: Path, number: int) -> Path:
         new = first.replace("T1", f"T{number}").replace("01_toy", name)
         (folder / place).write_text(text + new)
     source = folder / f"notebooks/{name}.py"
-    text = (folder / "notebooks/01_toy.py").read_text().replace('"T1"', f'"T{number}"')
-    source.write_text(text.replace("01_toy", name))
+    text = (folder / "notebooks/01_toy.py").read_text()
+    source.write_text(text.replace('"T1"', f'"T{number}"').replace('"01_toy"', f'"{name}"'))
     return source
 
 
