@@ -225,6 +225,15 @@ def test_an_estimate_of_constants_is_the_constant():
     np.testing.assert_allclose((e.low, e.high), 0.5)
 
 
+def test_an_interval_is_above_below_or_not_told_apart():
+    low, high = Estimate(1.0, 0.0, 2.0, ()), Estimate(4.0, 3.0, 5.0, ())
+    wide, nothing = Estimate(2.0, 1.0, 3.0, ()), Estimate(np.nan, np.nan, np.nan, ())
+    assert (high.beside(low), low.beside(high)) == ("above", "below")
+    assert (high.beside(2.9), low.beside(2.1)) == ("above", "below")
+    for other in (low, high, 1.0, 2, nothing):
+        assert wide.beside(other) == "not told apart from"
+
+
 def test_a_difference_is_paired():
     points = np.arange(20) % 2
     found = claims.difference(np.tile(points, (3, 1)), np.tile(points / 2, (3, 1)))
@@ -406,6 +415,8 @@ def test_a_page_finds_its_records(page, tmp_path):
     claims.write_result(tmp_path / "records" / "01_a" / "cifar.json", recorded)
     assert page.record("cifar") == recorded
     assert page.record("laptop") is None
+    told = page.records(lambda record: f"{len(record.seeds)} seeds.", "cifar", "laptop")
+    assert told == "- `cifar`: 3 seeds.\n- `laptop`: there is no record."
 
 
 def test_a_page_finds_the_store_of_trainings(page, monkeypatch, tmp_path):

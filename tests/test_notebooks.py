@@ -31,6 +31,7 @@ HEADER = """\
 # %% [markdown]
 """
 # What only the book understands: directives, roles, targets, front matter in a cell.
+DECIMAL = r"(?<![\w.])\d*\.\d+"
 MYST = r"^\s*(`{3,}|:{3,})\s*\{|\{[\w:.-]+\}`|^\([\w-]+\)=|^(\+\+\+|%% )"
 
 
@@ -58,6 +59,25 @@ def problems_of_text(content):
     for cell in content.cells:
         if cell.cell_type == "markdown" and (match := re.search(MYST, cell.source, re.MULTILINE)):
             yield f"only the book understands {match[0]!r}"
+
+
+def strings(node):
+    """The text in code, without the formats of numbers."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    inside = [node.value] if isinstance(node, ast.FormattedValue) else ast.iter_child_nodes(node)
+    return " ".join(map(strings, inside))
+
+
+def problems_of_verdicts(content):
+    """Numbers in the section 'Verdict' that no result has given."""
+    section = ""
+    for cell in content.cells:
+        section = [section, *(head for head in heads(cell) if head.startswith("## "))][-1]
+        if section == "## Verdict":
+            text = strings(ast.parse(cell.source)) if cell.cell_type == "code" else cell.source
+            if match := re.search(DECIMAL, re.sub(r"\$.*?\$", "", text, flags=re.DOTALL)):
+                yield f"the number {match[0]} is typed by hand"
 
 
 def problems_of_parameters(content):
@@ -142,6 +162,7 @@ def problems(notebook, project):
         found.append("the defaults are not those of the profile laptop")
     content = jupytext.reads(text, fmt="py:percent")
     found += [*problems_of_text(content), *problems_of_parameters(content)]
+    found += problems_of_verdicts(content)
     found += [*problems_of_code(content), *problems_of_claims(notebook, ids, content, tree)]
     return found
 
@@ -193,6 +214,16 @@ FAULTS = {
     ),
     "a role": ("\n# ## Setup", "\n# {cite}`a`\n# ## Setup", "book understands '{cite}`'"),
     "a target": ("\n# ## Setup", "\n# (here)=\n# ## Setup", "book understands '(here)='"),
+    "a number in the verdict": (
+        "\n# ## Verdict\n",
+        "\n# ## Verdict\n#\n# A drop of $0.1 x$ at 4/255 (Athalye et al. 2018), and of 0.35.\n",
+        "the number 0.35 is typed by hand",
+    ),
+    "a number in what the verdict shows": (
+        '"Brackets hold 95 % intervals."'[1:],
+        'It drops by .35; {1.25:.2f}. Brackets hold 95 % intervals."',
+        "the number .35 is typed by hand",
+    ),
     "no parameters": (PARAMETERS, "# %%\n", "0 cells are tagged 'parameters'"),
     "an unknown parameter": (
         PARAMETERS,

@@ -57,7 +57,7 @@ class Notebook:
     @property
     def shows_records(self) -> bool:
         """Whether it shows what `records/` has of it."""
-        return "page.record(" in self._text
+        return "page.record" in self._text
 
     @cached_property
     def _parameters(self) -> tuple[nbformat.NotebookNode, list[ast.AnnAssign]]:

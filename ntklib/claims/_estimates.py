@@ -23,6 +23,17 @@ class Estimate:
         spec = spec or ".2f"
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
+    def beside(self, other: "Estimate | float") -> str:
+        """How the interval lies beside another one, or a number, in words.
+
+        Returns:
+            `above` or `below` if they have no point in common, else `not told apart from`.
+        """
+        low, high = (other.low, other.high) if isinstance(other, Estimate) else (other, other)
+        if self.low > high:
+            return "above"
+        return "below" if self.high < low else "not told apart from"
+
     def as_dict(self) -> dict[str, Any]:
         """The estimate as plain data, numbers that are not finite as null."""
         return {

@@ -1,7 +1,7 @@
 """A page: what its notebook needs of the claims, said once."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,22 @@ class Page:
         """
         path = located("records") / self.notebook / f"{profile}.json"
         return read_result(path) if path.exists() else None
+
+    def records(self, describe: Callable[[Result], str], *profiles: str) -> str:
+        """What was recorded of this notebook in some profiles, as a list in Markdown.
+
+        Args:
+            describe: says what a record says.
+            *profiles: the profiles; where there is no record, the list says so.
+
+        Raises:
+            RegistryError: see `record`.
+        """
+        found = {profile: self.record(profile) for profile in profiles}
+        return "\n".join(
+            f"- `{profile}`: {describe(record) if record else 'there is no record.'}"
+            for profile, record in found.items()
+        )
 
     def judge(
         self,

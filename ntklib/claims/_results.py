@@ -28,6 +28,9 @@ class CheckResult:
     predicate: str
     passed: bool | None
 
+    def __str__(self) -> str:
+        return f"{self.estimate} ({self.predicate}: {self.outcome})"
+
     @property
     def outcome(self) -> str:
         """One of `holds`, `fails` and `undecided`."""
