@@ -80,7 +80,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown
 
-from ntklib import attacks, cores, data, dynamics, ntk, plots
+from ntklib import cores, data, dynamics, ntk, plots
 
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
 fixed = draw.train.balanced(n_kernel)
@@ -100,7 +100,7 @@ page = claims.Page(
 # training share these trainings.
 
 # %% tags=["trainings"]
-from ntklib import phases, training
+from ntklib import attacks, phases, training
 
 sgd = training.SGD(learning_rate)
 recipe = training.Recipe(epochs=epochs, optimizer=sgd, batch_size=batch_size, loss="ce")
