@@ -16,12 +16,10 @@
 # %% tags=["hide-input"]
 from ntklib import claims
 
-top = claims.load()["T2"]
-top
+claims.load()["T2"]
 
 # %% tags=["hide-input"]
-useful = claims.load()["T3"]
-useful
+claims.load()["T3"]
 
 # %% [markdown]
 # ## The idea
@@ -94,6 +92,9 @@ draws = [
     data.load(dataset, classes=classes, n_train=n_train, n_test=n_test, pool=pool, seed=seed)
     for seed in seeds
 ]
+page = claims.Page(
+    "02_robust_features", profile=profile, seeds=seeds, provenance=draws[0].provenance
+)
 draws[0].provenance
 
 # %% [markdown]
@@ -169,14 +170,13 @@ def binned(outcomes, indices):
     ]
 
 
-with plots.style():
-    figure, axes = plt.subplots(figsize=(7, 3.8))
-    plots.band(axes, *binned(usefulness, indices), "usefulness")
-    for name, outcomes in robust_to.items():
-        plots.band(axes, *binned(outcomes, indices), f"robustness, {name}")
-    axes.axhline(0.5, color="black", linewidth=1, linestyle=":")
-    axes.set(xscale="log", xlabel="index of the feature", ylabel="accuracy", ylim=(0, 1))
-    axes.legend()
+figure, axes = plt.subplots(figsize=(7, 3.8))
+plots.band(axes, *binned(usefulness, indices), "usefulness")
+for name, outcomes in robust_to.items():
+    plots.band(axes, *binned(outcomes, indices), f"robustness, {name}")
+axes.axhline(0.5, color="black", linewidth=1, linestyle=":")
+axes.set(xscale="log", xlabel="index of the feature", ylabel="accuracy", ylim=(0, 1))
+axes.legend()
 robust_start, robust_end = (claims.estimate(robustness[:, i]).value for i in (1, -1))
 plots.show(
     figure,
@@ -194,19 +194,18 @@ plots.show(
 # the next figure is useful, and not robust.
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, axes = plt.subplots(figsize=(6, 4))
-    points = axes.scatter(
-        usefulness[:, 1:].mean((0, 2)),
-        robustness[:, 1:].mean((0, 2)),
-        c=indices[1:],
-        norm="log",
-        cmap="viridis",
-        s=14,
-        marker="o",
-    )
-    figure.colorbar(points, label="index of the feature", format="%d")
-    axes.set(xlabel="usefulness", ylabel="robustness (FGSM)", ylim=(-0.02, None))
+figure, axes = plt.subplots(figsize=(6, 4))
+points = axes.scatter(
+    usefulness[:, 1:].mean((0, 2)),
+    robustness[:, 1:].mean((0, 2)),
+    c=indices[1:],
+    norm="log",
+    cmap="viridis",
+    s=14,
+    marker="o",
+)
+figure.colorbar(points, label="index of the feature", format="%d")
+axes.set(xlabel="usefulness", ylabel="robustness (FGSM)", ylim=(-0.02, None))
 plots.show(
     figure,
     name="fig-features-scatter",
@@ -247,16 +246,15 @@ bottom = int(indices[-1])
 shown = [1, 2, 5, min(25, bottom), bottom]
 shown += [int(i) for i in indices[examples] if i not in shown][:2]
 places = np.concatenate([np.flatnonzero(test.y == c)[:2] for c in (0, 1)])
-with plots.style():
-    figure, axes = plt.subplots(len(places), 1 + len(shown), figsize=(9, 4.8))
-    for row, image in zip(axes, test.x[places], strict=True):
-        plots.picture(row[0], np.asarray(image))
-    axes[0, 0].set_title("image", fontsize=8)
-    for column, index in zip(axes.T[1:], shown, strict=True):
-        images = features.gradient_images(features.logits_fn(regressor, index), test.x[places])
-        for cell, image in zip(column, features.min_max(images), strict=True):
-            plots.picture(cell, image)
-        column[0].set_title(f"feature {index}", fontsize=8)
+figure, axes = plt.subplots(len(places), 1 + len(shown), figsize=(9, 4.8))
+for row, image in zip(axes, test.x[places], strict=True):
+    plots.picture(row[0], np.asarray(image))
+axes[0, 0].set_title("image", fontsize=8)
+for column, index in zip(axes.T[1:], shown, strict=True):
+    images = features.gradient_images(features.logits_fn(regressor, index), test.x[places])
+    for cell, image in zip(column, features.min_max(images), strict=True):
+        plots.picture(cell, image)
+    column[0].set_title(f"feature {index}", fontsize=8)
 plots.show(
     figure,
     name="fig-features-gradients",
@@ -300,14 +298,13 @@ related = [
 ]
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), sharex=False)
-    for f, r, seed in zip(frequency, robustness, seeds, strict=True):
-        left.scatter(f, r[first].mean(1), s=14, label=f"seed {seed}")
-        right.plot(first, f, linewidth=1, markersize=3, label=f"seed {seed}")
-    left.set(xlabel="mean frequency of the gradient (cycles/pixel)", ylabel="robustness (FGSM)")
-    right.set(xlabel="index of the feature", ylabel="mean frequency (cycles/pixel)")
-    left.legend()
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), sharex=False)
+for f, r, seed in zip(frequency, robustness, seeds, strict=True):
+    left.scatter(f, r[first].mean(1), s=14, label=f"seed {seed}")
+    right.plot(first, f, linewidth=1, markersize=3, label=f"seed {seed}")
+left.set(xlabel="mean frequency of the gradient (cycles/pixel)", ylabel="robustness (FGSM)")
+right.set(xlabel="index of the feature", ylabel="mean frequency (cycles/pixel)")
+left.legend()
 lowest, highest = np.mean(frequency, axis=0)[[0, -1]]
 plots.show(
     figure,
@@ -331,20 +328,19 @@ head_rho, tail_rho = rho(heads), rho(tails)
 head_gamma, tail_gamma = (gamma(groups, "FGSM", "PGD-10") for groups in (heads, tails))
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
-    for axes, what, clean, robust in (
-        (panels[0], "head: features before the cut", head_rho, head_gamma),
-        (panels[1], "tail: features from the cut on", tail_rho, tail_gamma),
-    ):
-        places = cuts[: clean.shape[1]]
-        plots.band(axes, places, claims.estimates(clean), "clean")
-        for name, outcomes in robust.items():
-            plots.band(axes, places, claims.estimates(outcomes), name)
-        axes.axhline(0.5, color="black", linewidth=1, linestyle=":")
-        axes.set(xscale="log", xlabel="place of the cut", title=what, ylim=(0, 1.02))
-    panels[0].set_ylabel("accuracy")
-    panels[1].legend()
+figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
+for axes, what, clean, robust in (
+    (panels[0], "head: features before the cut", head_rho, head_gamma),
+    (panels[1], "tail: features from the cut on", tail_rho, tail_gamma),
+):
+    places = cuts[: clean.shape[1]]
+    plots.band(axes, places, claims.estimates(clean), "clean")
+    for name, outcomes in robust.items():
+        plots.band(axes, places, claims.estimates(outcomes), name)
+    axes.axhline(0.5, color="black", linewidth=1, linestyle=":")
+    axes.set(xscale="log", xlabel="place of the cut", title=what, ylim=(0, 1.02))
+panels[0].set_ylabel("accuracy")
+panels[1].legend()
 whole = claims.estimate(head_rho[:, -1]), claims.estimate(head_gamma["FGSM"][:, -1])
 plots.show(
     figure,
@@ -401,13 +397,12 @@ energy = np.array(
     ]
 )
 spectrum = np.array([r.eigenvalues / r.eigenvalues.sum() for r in regressors])
-with plots.style():
-    figure, axes = plt.subplots(figsize=(6.5, 3.6))
-    x = np.arange(1, n_train + 1)
-    axes.plot(x, energy.mean(0), marker="", label="labels, share in the first k eigenvectors")
-    axes.plot(x, spectrum.cumsum(1).mean(0), marker="", label="trace, share of the first k")
-    axes.set(xscale="log", xlabel="k", ylim=(0, 1.02))
-    axes.legend()
+figure, axes = plt.subplots(figsize=(6.5, 3.6))
+x = np.arange(1, n_train + 1)
+axes.plot(x, energy.mean(0), marker="", label="labels, share in the first k eigenvectors")
+axes.plot(x, spectrum.cumsum(1).mean(0), marker="", label="trace, share of the first k")
+axes.set(xscale="log", xlabel="k", ylim=(0, 1.02))
+axes.legend()
 plots.show(
     figure,
     name="fig-features-energy",
@@ -437,13 +432,12 @@ for r, d, seed in zip(all_regressors, many, seeds, strict=True):
 all_rho, all_gamma = np.array(all_rho), np.array(all_gamma)
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, axes = plt.subplots(figsize=(6.5, 3.4))
-    plots.band(axes, cuts_all, claims.estimates(all_rho), "clean")
-    plots.band(axes, cuts_all, claims.estimates(all_gamma), "FGSM")
-    axes.axhline(0.1, color="black", linewidth=1, linestyle=":")
-    axes.set(xscale="log", xlabel="features in the head", ylabel="accuracy", ylim=(0, 1.02))
-    axes.legend()
+figure, axes = plt.subplots(figsize=(6.5, 3.4))
+plots.band(axes, cuts_all, claims.estimates(all_rho), "clean")
+plots.band(axes, cuts_all, claims.estimates(all_gamma), "FGSM")
+axes.axhline(0.1, color="black", linewidth=1, linestyle=":")
+axes.set(xscale="log", xlabel="features in the head", ylabel="accuracy", ylim=(0, 1.02))
+axes.legend()
 plots.show(
     figure,
     name="fig-features-all-classes",
@@ -461,7 +455,7 @@ plots.show(
 # sum of features 0 to 2 of the first seed.
 
 # %%
-findings = attacks.soundness(
+page.soundness = attacks.soundness(
     features.logits_fn(regressors[0], range(3), unit=True),
     draws[0].test.x,
     draws[0].test.y,
@@ -510,17 +504,13 @@ for name, values in zip(names, zip(*related, strict=True), strict=True):
     measured_top[f"rank correlation of robustness and {name}"] = claims.estimate(values)
 
 # %%
-claims.judge(
-    top,
+page.judge(
+    "T2",
     {
         "rank_correlation": trend_under("FGSM"),
         "top_minus_tail": top_minus_tail("FGSM"),
     },
-    profile=profile,
-    seeds=seeds,
-    soundness=findings,
     measurements=measured_top,
-    data_sha256=draws[0].provenance["sha256"],
 )
 
 # %%
@@ -541,8 +531,8 @@ measured_useful = {
 }
 
 # %%
-claims.judge(
-    useful,
+page.judge(
+    "T3",
     {
         "group_usefulness": claims.estimate(middle_rho),
         "group_robustness": claims.estimate(middle_gamma),
@@ -550,11 +540,7 @@ claims.judge(
         "robustness_lost": lost,
         "accuracy_gained": gained,
     },
-    profile=profile,
-    seeds=seeds,
-    soundness=findings,
     measurements=measured_useful,
-    data_sha256=draws[0].provenance["sha256"],
 )
 
 # %% tags=["hide-input"]

@@ -16,8 +16,7 @@
 # %% tags=["hide-input"]
 from ntklib import claims
 
-claim = claims.load()["T4"]
-claim
+claims.load()["T4"]
 
 # %% [markdown]
 # ## The idea
@@ -99,6 +98,9 @@ sizes = {"n_train": n_train, "n_test": n_test, "pool": pool}
 draws = [data.load(dataset, classes=classes, **sizes, seed=seed) for seed in seeds]
 runs = list(zip(seeds, draws, for_each(regression, draws), strict=True))
 top = 10  # dimension of the spaces that are judged
+page = claims.Page(
+    "03_shared_features", profile=profile, seeds=seeds, provenance=draws[0].provenance
+)
 draws[0].provenance
 
 # %% [markdown]
@@ -140,21 +142,20 @@ def with_pooling(draw):
 pooled_overlaps = for_each(with_pooling, draws)
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, panels = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True)
-    for (a, b), found in overlaps.items():
-        k = range(1, n_train + 1)
-        panels[0].plot(k, np.median(found, 0), marker="", label=f"{a}, {b}")
-    for name in architectures:
-        values = np.median([found[name] for found in pooled_overlaps], 0)
-        panels[1].plot(range(1, n_pooled + 1), values, marker="", label=f"Myrtle-5, {name}")
-    for axes, n in zip(panels, (n_train, n_pooled), strict=True):
-        k = np.arange(1, n + 1)
-        axes.plot(k, k / n, color="black", marker="", linestyle=":", label="random spaces")
-        axes.axvline(top, color="0.7", linewidth=1)
-        axes.set(xscale="log", xlabel=f"dimension k, {n} images", ylim=(0, 1.02))
-        axes.legend(fontsize=8)
-    panels[0].set_ylabel("overlap of the top k eigenvectors")
+figure, panels = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True)
+for (a, b), found in overlaps.items():
+    k = range(1, n_train + 1)
+    panels[0].plot(k, np.median(found, 0), marker="", label=f"{a}, {b}")
+for name in architectures:
+    values = np.median([found[name] for found in pooled_overlaps], 0)
+    panels[1].plot(range(1, n_pooled + 1), values, marker="", label=f"Myrtle-5, {name}")
+for axes, n in zip(panels, (n_train, n_pooled), strict=True):
+    k = np.arange(1, n + 1)
+    axes.plot(k, k / n, color="black", marker="", linestyle=":", label="random spaces")
+    axes.axvline(top, color="0.7", linewidth=1)
+    axes.set(xscale="log", xlabel=f"dimension k, {n} images", ylim=(0, 1.02))
+    axes.legend(fontsize=8)
+panels[0].set_ylabel("overlap of the top k eigenvectors")
 lowest, highest = (choose(e.value for e in at_top.values()) for choose in (min, max))
 plots.show(
     figure,
@@ -220,13 +221,12 @@ correlations = {
 }
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, axes = plt.subplots(figsize=(7, 3.6))
-    for name, outcomes in gamma.items():
-        values = [claims.estimate(outcome) for outcome in outcomes.swapaxes(0, 1)]
-        plots.band(axes, indices, values, name)
-    axes.set(xlabel="index of the feature", ylabel="robustness (FGSM)", ylim=(0, None))
-    axes.legend()
+figure, axes = plt.subplots(figsize=(7, 3.6))
+for name, outcomes in gamma.items():
+    values = [claims.estimate(outcome) for outcome in outcomes.swapaxes(0, 1)]
+    plots.band(axes, indices, values, name)
+axes.set(xlabel="index of the feature", ylabel="robustness (FGSM)", ylim=(0, None))
+axes.legend()
 plots.show(
     figure,
     name="fig-shared-robustness",
@@ -264,17 +264,10 @@ transfer = {
 }
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, panels = plt.subplots(1, 2, figsize=(9, 4.6))
-    for axes, (title, matrix) in zip(panels, transfer.items(), strict=True):
-        axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues")
-        for (i, j), value in np.ndenumerate(matrix):
-            colour = "w" if value > 0.6 else "k"
-            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour)
-        axes.set_xticks(range(len(architectures)), architectures)
-        axes.set_yticks(range(len(matrix)), [*architectures, "noise"])
-        axes.set(title=title, xlabel="classifies", ylabel="attacked")
-        axes.grid(visible=False)
+figure, panels = plt.subplots(1, 2, figsize=(9, 4.6))
+for axes, (title, matrix) in zip(panels, transfer.items(), strict=True):
+    plots.matrix(axes, matrix, [*architectures, "noise"], list(architectures), highest=1)
+    axes.set(title=title, xlabel="classifies", ylabel="attacked")
 *crafted, noise = transfer["all features"]
 own = np.diagonal(crafted)
 cross = np.array(crafted)[~np.eye(len(own), dtype=bool)]
@@ -347,16 +340,15 @@ finite = {
 movement = {name: claims.estimate([run[2] for run in runs]) for name, runs in finite.items()}
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, axes = plt.subplots(figsize=(7, 3.6))
-    k = np.arange(1, n_train + 1)
-    for name, runs in finite.items():
-        for when, what in enumerate(("at the start", "trained")):
-            values = np.median([run[when] for run in runs], axis=0)
-            axes.plot(k, values, marker="", label=f"{name}, {what}")
-    axes.plot(k, k / n_train, color="black", marker="", linestyle=":", label="random spaces")
-    axes.set(xscale="log", xlabel="dimension k", ylabel="overlap with infinite width")
-    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 0.08))  # between the curves
+figure, axes = plt.subplots(figsize=(7, 3.6))
+k = np.arange(1, n_train + 1)
+for name, runs in finite.items():
+    for when, what in enumerate(("at the start", "trained")):
+        values = np.median([run[when] for run in runs], axis=0)
+        axes.plot(k, values, marker="", label=f"{name}, {what}")
+axes.plot(k, k / n_train, color="black", marker="", linestyle=":", label="random spaces")
+axes.set(xscale="log", xlabel="dimension k", ylabel="overlap with infinite width")
+axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 0.08))  # between the curves
 twins = {
     (name, when): claims.estimate([run[when][top - 1] for run in runs])
     for name, runs in finite.items()
@@ -413,16 +405,13 @@ for name in networks:
     }
 
 # %%
-claims.judge(
-    claim,
+page.judge(
+    "T4",
     {
         "eigenspace_overlap": claims.estimate(smallest_overlap),
         "label_share_above_shuffled": claims.estimate(margin_of_labels),
     },
-    profile=profile,
-    seeds=seeds,
     measurements=measurements,
-    data_sha256=draws[0].provenance["sha256"],
 )
 
 # %% tags=["hide-input"]

@@ -16,8 +16,7 @@
 # %% tags=["hide-input"]
 from ntklib import claims
 
-claim = claims.load()["T7"]
-claim
+claims.load()["T7"]
 
 # %% [markdown]
 # ## The idea
@@ -85,6 +84,9 @@ draws = [
     data.load(dataset, classes=classes, n_train=n_train, n_test=n_test, pool=pool, seed=seed)
     for seed in seeds
 ]
+page = claims.Page(
+    "04_early_features", profile=profile, seeds=seeds, provenance=draws[0].provenance
+)
 draws[0].provenance
 
 # %%
@@ -166,24 +168,23 @@ for w in widths:
 
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, axes = plt.subplots(figsize=(7, 4))
-    for name in ("clean", "FGSM", "PGD"):
-        plots.band(axes, times, claims.estimates(kernel[name])[:-1], f"{name}, infinite width")
-    for w, marker in zip(widths, ("+", "x"), strict=True):
-        for name, colour in zip(("clean", "PGD"), plots.COLOURS[::2], strict=False):
-            axes.plot(
-                relative_step * stops,
-                [e.value for e in claims.estimates(finite[w][name])],
-                linestyle="none",
-                marker=marker,
-                markersize=8,
-                color=colour,
-                label=f"{name}, width {w}",
-            )
-    axes.axhline(0.5, color="black", linewidth=1, linestyle=":")
-    axes.set(xscale="log", xlabel="training time (1/λ₁)", ylabel="accuracy", ylim=(0, 1.02))
-    axes.legend(ncols=2, loc="lower left")
+figure, axes = plt.subplots(figsize=(7, 4))
+for name in ("clean", "FGSM", "PGD"):
+    plots.band(axes, times, claims.estimates(kernel[name])[:-1], f"{name}, infinite width")
+for w, marker in zip(widths, ("+", "x"), strict=True):
+    for name, colour in zip(("clean", "PGD"), plots.COLOURS[::2], strict=False):
+        axes.plot(
+            relative_step * stops,
+            [e.value for e in claims.estimates(finite[w][name])],
+            linestyle="none",
+            marker=marker,
+            markersize=8,
+            color=colour,
+            label=f"{name}, width {w}",
+        )
+axes.axhline(0.5, color="black", linewidth=1, linestyle=":")
+axes.set(xscale="log", xlabel="training time (1/λ₁)", ylabel="accuracy", ylim=(0, 1.02))
+axes.legend(ncols=2, loc="lower left")
 highest = max(e.value for e in claims.estimates(kernel["PGD"]))
 ends = {name: claims.estimates(outcomes)[-1].value for name, outcomes in kernel.items()}
 last = {w: {n: claims.estimates(o)[-1].value for n, o in finite[w].items()} for w in widths}
@@ -214,15 +215,14 @@ plots.show(
 # then down.
 
 # %% tags=["hide-input"]
-with plots.style():
-    figure, axes = plt.subplots(figsize=(5.5, 4))
-    clean, robust = ([e.value for e in claims.estimates(kernel[name])] for name in ("clean", "PGD"))
-    axes.plot(clean, robust, color="0.6", marker="", linewidth=1)
-    points = axes.scatter(clean[:-1], robust[:-1], c=np.log10(times), cmap="viridis", zorder=3)
-    axes.annotate("t → ∞", (clean[-1], robust[-1]), (6, -4), textcoords="offset points")
-    bar = figure.colorbar(points, ticks=[0, 1, 2, 3, 4, 5], label="training time (1/λ₁)")
-    bar.set_ticks(bar.get_ticks(), labels=[f"{10**t:,.0f}" for t in bar.get_ticks()])
-    axes.set(xlabel="clean accuracy", ylabel="accuracy under PGD")
+figure, axes = plt.subplots(figsize=(5.5, 4))
+clean, robust = ([e.value for e in claims.estimates(kernel[name])] for name in ("clean", "PGD"))
+axes.plot(clean, robust, color="0.6", marker="", linewidth=1)
+points = axes.scatter(clean[:-1], robust[:-1], c=np.log10(times), cmap="viridis", zorder=3)
+axes.annotate("t → ∞", (clean[-1], robust[-1]), (6, -4), textcoords="offset points")
+bar = figure.colorbar(points, ticks=[0, 1, 2, 3, 4, 5], label="training time (1/λ₁)")
+bar.set_ticks(bar.get_ticks(), labels=[f"{10**t:,.0f}" for t in bar.get_ticks()])
+axes.set(xlabel="clean accuracy", ylabel="accuracy under PGD")
 plots.show(
     figure,
     name="fig-early-trade-off",
@@ -299,17 +299,14 @@ for w in widths:
     }
 
 # %%
-claims.judge(
-    claim,
+page.judge(
+    "T7",
     {
         "robustness_lost": claims.difference(stopped["PGD"], kernel["PGD"][:, -1]),
         "accuracy_kept": claims.difference(kernel["clean"][:, -1], stopped["clean"]),
     },
-    profile=profile,
-    seeds=seeds,
     soundness=findings,
     measurements=measurements,
-    data_sha256=draws[0].provenance["sha256"],
 )
 
 # %% tags=["hide-input"]

@@ -1,44 +1,24 @@
-"""Figures in one style: readable in colour, in grey, and by a screen reader."""
+"""Figures in one style: readable in colour, in grey, and by a screen reader.
+
+Importing this module sets the style, `book.mplstyle`, for all figures of the process.
+"""
 
 import base64
 import html
 import io
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from cycler import cycler
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ntklib.claims import Estimate
 
-# Okabe & Ito's colours, told apart by colour-blind readers, with a marker each; their yellow
-# is left out, which is hard to see on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-
-def style() -> AbstractContextManager[None]:
-    """The book's style, for a `with` block around the making of a figure."""
-    return mpl.rc_context(
-        {
-            "axes.prop_cycle": cycler(color=COLOURS) + cycler(marker=MARKERS),
-            "axes.grid": True,
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "figure.constrained_layout.use": True,
-            "figure.facecolor": "white",
-            "font.size": 10,
-            "grid.alpha": 0.25,
-            "image.cmap": "gray",
-            "legend.frameon": False,
-            "savefig.dpi": 160,
-        }
-    )
+mpl.style.use("ntklib.book")
+COLOURS = tuple(mpl.rcParams["axes.prop_cycle"].by_key()["color"])
 
 
 def band(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: str) -> None:
@@ -46,6 +26,41 @@ def band(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: s
     (line,) = axes.plot(x, [e.value for e in estimates], label=label, markersize=4)
     low, high = [e.low for e in estimates], [e.high for e in estimates]
     axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def matrix(
+    axes: Axes,
+    values: Sequence[Sequence[float | Estimate]] | np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    highest: float | None = None,
+    spec: str = ".2f",
+    rotation: float = 0,
+) -> None:
+    """A table of numbers as a heat map, each written into its cell.
+
+    Args:
+        axes: where it is drawn.
+        values: a row of numbers, or of estimates, for each of `rows`; an estimate is written with
+            its interval, and coloured by its value.
+        rows: their names.
+        columns: their names.
+        highest: the value of the darkest colour, by default the largest; the lightest is zero.
+        spec: format of the numbers.
+        rotation: of the columns' names, in degrees.
+    """
+    numbers = np.array([[getattr(v, "value", v) for v in row] for row in values], float)
+    highest = np.nanmax(numbers, initial=0) if highest is None else highest
+    axes.imshow(numbers, vmin=0, vmax=highest, cmap="Blues")
+    for (i, j), number in np.ndenumerate(numbers):
+        colour = "w" if number > 0.6 * highest else "k"
+        axes.text(j, i, f"{values[i][j]:{spec}}", ha="center", va="center", color=colour)
+    axes.set_xticks(
+        range(len(columns)), columns, rotation=rotation, ha="right" if rotation else "center"
+    )
+    axes.set_yticks(range(len(rows)), rows)
+    axes.grid(visible=False)
 
 
 def picture(axes: Axes, image: np.ndarray, *, signed: bool = False) -> None:

@@ -2,6 +2,10 @@ import copy
 import dataclasses
 import json
 import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from hypothesis import strategies as st
 
 from ntklib import claims
 from ntklib.attacks import Finding
-from ntklib.claims import Check, Estimate, RegistryError
+from ntklib.claims import Check, Estimate, RegistryError, Result, _estimates, _page, _verdicts
 
 REGISTRY = {
     "papers": {
@@ -83,6 +87,12 @@ def result():
             "key": "0" * 64,
         },
     }
+
+
+def test_claims_need_neither_jax_nor_figures():
+    heavy = ("jax", "flax", "optax", "scipy", "matplotlib", "IPython")
+    code = f"import sys; import ntklib.claims; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
 def test_the_books_registry_has_every_claim_of_the_four_papers():
@@ -215,6 +225,15 @@ def test_an_estimate_of_constants_is_the_constant():
     np.testing.assert_allclose((e.low, e.high), 0.5)
 
 
+def test_an_interval_is_above_below_or_not_told_apart():
+    low, high = Estimate(1.0, 0.0, 2.0, ()), Estimate(4.0, 3.0, 5.0, ())
+    wide, nothing = Estimate(2.0, 1.0, 3.0, ()), Estimate(np.nan, np.nan, np.nan, ())
+    assert (high.beside(low), low.beside(high)) == ("above", "below")
+    assert (high.beside(2.9), low.beside(2.1)) == ("above", "below")
+    for other in (low, high, 1.0, 2, nothing):
+        assert wide.beside(other) == "not told apart from"
+
+
 def test_a_difference_is_paired():
     points = np.arange(20) % 2
     found = claims.difference(np.tile(points, (3, 1)), np.tile(points / 2, (3, 1)))
@@ -245,12 +264,12 @@ def test_pairing_over_test_points_narrows_the_interval():
     assert paired.high - paired.low < 0.5 * (loose.high - loose.low)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
+def test_intervals_cover_the_truth_about_as_often_as_they_say(monkeypatch):
+    monkeypatch.setattr(_estimates, "RESAMPLES", 300)
     rng = np.random.default_rng(1)
     truth, hits, trials = 0.7, 0, 200
-    for trial in range(trials):
-        sample = rng.random((5, 100)) < truth
-        e = claims.estimate(sample, resamples=300, seed=trial)
+    for _ in range(trials):
+        e = claims.estimate(rng.random((5, 100)) < truth)
         hits += e.low <= truth <= e.high
     assert 0.9 <= hits / trials <= 1.0
 
@@ -258,6 +277,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 def test_a_ratio_with_a_zero_below_it_is_undecided_not_an_error():
     e = claims.estimate(np.zeros((3, 10)), np.zeros((3, 10)), statistic=np.divide)
     assert e.as_dict() == {"value": None, "interval": [None, None], "per_seed": [None] * 3}
+    assert Estimate.from_dict(e.as_dict()).as_dict() == e.as_dict()
 
 
 @pytest.mark.parametrize("shapes", [[(3, 4), (3, 5)], [(0,)], [(3, 0)], [(2, 2, 2)]])
@@ -307,6 +327,113 @@ def test_an_unsound_attack_and_a_seed_given_twice_make_a_claim_inconclusive(regi
         assert outcome.verdict == "inconclusive"
 
 
+class Shown(HTMLParser):
+    """Tags and text of HTML."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = set(), ""
+        self.feed(str(text))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
+def test_no_text_is_taken_for_html(text):
+    finding = Finding(text, 0.5, 0.0, False, f"{text}<i>'\"&")
+    paper = claims.Paper("p", text, 2020, f"<i>{text}", "V", "2001.00001")
+    reported = claims.Reported(None, f"</td>{text}", "abstract")
+    check = Check("gap", f"<script>{text}", ">=", 0.0, "why")
+    claim = claims.Claim("T1", paper, text, text, text, reported, None, "planned", (check,))
+    box = Shown(claim._repr_html_())
+    assert box.tags == {"table", "tbody", "tr", "th", "td", "strong", "em"}
+    assert f"T1. {text}" in box.text
+    assert f"</td>{text}" in box.text
+    quantities = {"gap": claims.estimate([0.5])}
+    outcome = claims.judge(claim, quantities, profile="laptop", seeds=[0], soundness=[finding])
+    table = Shown(outcome._repr_mimebundle_()["text/html"])
+    assert table.tags <= {"p", "span", "table", "tr", "th", "td", "wbr"}
+    assert f"<script>{text}" in table.text
+    assert f"{text}<i>'\"&" in table.text
+
+
+def test_a_package_that_is_not_installed_is_not_in_the_provenance(registry, monkeypatch):
+    monkeypatch.setattr(_verdicts, "PACKAGES", ("numpy", "no-such-package"))
+    outcome = claims.judge(
+        dataclasses.replace(registry["T1"], checks=()), {}, profile="laptop", seeds=[0]
+    )
+    packages = outcome.as_dict()["provenance"]["packages"]
+    assert packages == {"numpy": metadata.version("numpy")}
+
+
+@pytest.fixture
+def page(registry, tmp_path, monkeypatch):
+    """The page of the registry's one claim, with a folder of records."""
+    monkeypatch.setattr(_page, "load", lambda: registry)
+    monkeypatch.setattr(_page, "located", lambda *_: tmp_path / "records")
+    provenance = {"sha256": {"images": "0" * 64}}
+    return claims.Page("01_a", profile="laptop", seeds=[0, 1, 2], provenance=provenance)
+
+
+PASSING = {"gap": Estimate(0.4, 0.3, 0.5, ()), "ratio": Estimate(1.0, 0.9, 1.1, ())}
+
+
+def test_a_page_judges_its_claims_with_what_it_knows(page, registry):
+    found = page.judge("T1", PASSING, measurements={"m": 1})
+    assert found == claims.judge(
+        registry["T1"],
+        PASSING,
+        profile="laptop",
+        seeds=[0, 1, 2],
+        measurements={"m": 1},
+        data_sha256={"images": "0" * 64},
+    )
+    assert found.verdict == "reproduced"
+
+
+def test_findings_of_a_page_hold_for_each_claim_that_is_not_given_others(page):
+    page.soundness = [Finding("zero_gradient", 0.5, 0.0, False, "share")]
+    assert page.judge("T1", PASSING).verdict == "inconclusive"
+    assert page.judge("T1", PASSING, soundness=()).verdict == "reproduced"
+
+
+def test_a_page_knows_its_claims_only(page):
+    with pytest.raises(ValueError, match=r"^claim: 'T2' is unknown; allowed: T1$"):
+        page.judge("T2", {})
+    other = dataclasses.replace(page, notebook="02_b")
+    with pytest.raises(ValueError, match=r"^notebook: '02_b' has no claims; allowed: 01_a$"):
+        other.judge("T1", {})
+
+
+def test_a_page_finds_its_records(page, tmp_path):
+    assert page.record("cifar") is None
+    recorded = Result.from_dict(result() | {"profile": "cifar"})
+    claims.write_result(tmp_path / "records" / "01_a" / "cifar.json", recorded)
+    assert page.record("cifar") == recorded
+    assert page.record("laptop") is None
+    told = page.records(lambda record: f"{len(record.seeds)} seeds.", "cifar", "laptop")
+    assert told == "- `cifar`: 3 seeds.\n- `laptop`: there is no record."
+
+
+def test_a_page_finds_the_store_of_trainings(page, monkeypatch, tmp_path):
+    monkeypatch.setenv("NTKLIB_STORE", str(tmp_path))
+    assert page.store == tmp_path
+    monkeypatch.delenv("NTKLIB_STORE")
+    assert page.store is None
+
+
+def test_every_record_of_the_book_is_read_and_written_as_it_is():
+    folder = claims._files.located("records")
+    records = sorted(folder.rglob("*.json"))
+    assert records
+    for path in records:
+        assert claims.read_result(path).as_dict() == json.loads(path.read_text("utf-8"))
+
+
 def test_quantities_that_do_not_match_the_checks_are_refused(registry):
     with pytest.raises(ValueError, match=r"quantities: missing \['ratio'\]"):
         claims.judge(
@@ -316,13 +443,15 @@ def test_quantities_that_do_not_match_the_checks_are_refused(registry):
 
 def test_a_result_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "deep" / "laptop.json"
-    claims.write_result(path, result())
-    assert claims.read_result(path) == result()
+    written = Result.from_dict(result())
+    claims.write_result(path, written)
+    assert claims.read_result(path) == written
+    assert json.loads(path.read_text()) == result()
     before = path.read_bytes()
 
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        claims.write_result(path, result() | {"seeds": [5, 6, 7]})
+        claims.write_result(path, dataclasses.replace(written, seeds=(5, 6, 7)))
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["laptop.json"]
 
@@ -340,10 +469,18 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         {"provenance": {}},
     ],
 )
-def test_a_wrong_result_is_not_written(tmp_path, wrong):
-    with pytest.raises(RegistryError) as caught:
-        claims.write_result(tmp_path / "r.json", result() | wrong)
+def test_a_wrong_result_is_refused(tmp_path, wrong):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(result() | wrong))
+    with pytest.raises(RegistryError, match=r"r\.json: ") as caught:
+        claims.read_result(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_result_is_not_written(tmp_path):
+    wrong = dataclasses.replace(Result.from_dict(result()), profile="../x")
+    with pytest.raises(RegistryError, match=r"r\.json: profile: '\.\./x'"):
+        claims.write_result(tmp_path / "r.json", wrong)
     assert list(tmp_path.iterdir()) == []
 
 

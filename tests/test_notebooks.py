@@ -31,6 +31,7 @@ HEADER = """\
 # %% [markdown]
 """
 # What only the book understands: directives, roles, targets, front matter in a cell.
+DECIMAL = r"(?<![\w.])\d*\.\d+"
 MYST = r"^\s*(`{3,}|:{3,})\s*\{|\{[\w:.-]+\}`|^\([\w-]+\)=|^(\+\+\+|%% )"
 
 
@@ -58,6 +59,25 @@ def problems_of_text(content):
     for cell in content.cells:
         if cell.cell_type == "markdown" and (match := re.search(MYST, cell.source, re.MULTILINE)):
             yield f"only the book understands {match[0]!r}"
+
+
+def strings(node):
+    """The text in code, without the formats of numbers."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    inside = [node.value] if isinstance(node, ast.FormattedValue) else ast.iter_child_nodes(node)
+    return " ".join(map(strings, inside))
+
+
+def problems_of_verdicts(content):
+    """Numbers in the section 'Verdict' that no result has given."""
+    section = ""
+    for cell in content.cells:
+        section = [section, *(head for head in heads(cell) if head.startswith("## "))][-1]
+        if section == "## Verdict":
+            text = strings(ast.parse(cell.source)) if cell.cell_type == "code" else cell.source
+            if match := re.search(DECIMAL, re.sub(r"\$.*?\$", "", text, flags=re.DOTALL)):
+                yield f"the number {match[0]} is typed by hand"
 
 
 def problems_of_parameters(content):
@@ -108,16 +128,19 @@ def problems_of_code(content):
         yield f"names of figures: {names}"
 
 
-def problems_of_claims(ids, content, tree):
+def problems_of_claims(notebook, ids, content, tree):
     """What is wrong with the claims and their verdicts."""
     loaded = re.findall(r'claims\.load\(\)\["(\w+)"\]', ast.unparse(tree).replace("'", '"'))
     if loaded != ids:
         yield f"loads the claims {loaded}; in the registry they are {ids}"
-    if len(calls(tree, "claims.judge")) != len(ids):
-        yield "does not call claims.judge once a claim"
+    made = [ast.literal_eval(call.args[0]) for call in calls(tree, "claims.Page")]
+    if made != [notebook]:
+        yield f"makes the pages {made}"
+    if [ast.literal_eval(call.args[0]) for call in calls(tree, "page.judge")] != ids:
+        yield "does not call page.judge once a claim"
     sections = [h for cell in content.cells for h in heads(cell) or [cell.source]]
     verdict = [i for i, text in enumerate(sections) if text.startswith("## Verdict")]
-    judged = [i for i, text in enumerate(sections) if "claims.judge(" in text]
+    judged = [i for i, text in enumerate(sections) if "page.judge(" in text]
     if verdict and judged and judged[0] < verdict[0]:
         yield "judges before its section 'Verdict'"
 
@@ -139,7 +162,8 @@ def problems(notebook, project):
         found.append("the defaults are not those of the profile laptop")
     content = jupytext.reads(text, fmt="py:percent")
     found += [*problems_of_text(content), *problems_of_parameters(content)]
-    found += [*problems_of_code(content), *problems_of_claims(ids, content, tree)]
+    found += problems_of_verdicts(content)
+    found += [*problems_of_code(content), *problems_of_claims(notebook, ids, content, tree)]
     return found
 
 
@@ -159,10 +183,10 @@ def test_the_book_has_every_notebook():
 
 
 PARAMETERS = '# %% tags=["parameters"]\n'
-JUDGE = "\nclaims.judge(\n"
+JUDGE = '\npage.judge("T1", '
 FAULTS = {
-    "no Python": ("\nclaim\n", "\nclaim ->\n", "invalid syntax"),
-    "a magic": ("\nclaim\n", "\n%matplotlib inline\n", "invalid syntax"),
+    "no Python": ("\npage = ", "\npage -> ", "invalid syntax"),
+    "a magic": ("\npage = ", "\n%matplotlib inline\npage = ", "invalid syntax"),
     "another kernel": ("name: python3", "name: julia", "the header is not"),
     "no header": ("# ---\n", "", "the header is not"),
     "no title": ("\n# # ", "\n# ", "not one title, in the first cell"),
@@ -190,6 +214,16 @@ FAULTS = {
     ),
     "a role": ("\n# ## Setup", "\n# {cite}`a`\n# ## Setup", "book understands '{cite}`'"),
     "a target": ("\n# ## Setup", "\n# (here)=\n# ## Setup", "book understands '(here)='"),
+    "a number in the verdict": (
+        "\n# ## Verdict\n",
+        "\n# ## Verdict\n#\n# A drop of $0.1 x$ at 4/255 (Athalye et al. 2018), and of 0.35.\n",
+        "the number 0.35 is typed by hand",
+    ),
+    "a number in what the verdict shows": (
+        '"Brackets hold 95 % intervals."'[1:],
+        'It drops by .35; {1.25:.2f}. Brackets hold 95 % intervals."',
+        "the number .35 is typed by hand",
+    ),
     "no parameters": (PARAMETERS, "# %%\n", "0 cells are tagged 'parameters'"),
     "an unknown parameter": (
         PARAMETERS,
@@ -220,11 +254,14 @@ FAULTS = {
     "a bad name": ('name="fig-transfer-width"', 'name="Transfer"', "names of figures"),
     "another claim": ('["T1"]', '["T2"]', "loads the claims ['T2']"),
     "no claim": ('claims.load()["T1"]', "None", "loads the claims []"),
-    "no verdict": (JUDGE, "\nprint(\n", "does not call claims.judge once a claim"),
-    "two verdicts": (JUDGE, f"\nclaims.judge()\n{JUDGE}", "does not call claims.judge once"),
+    "another page": ('Page("01_ntk', 'Page("02_ntk', "makes the pages ['02_ntk_transfer']"),
+    "no page": ("claims.Page(", "print(", "makes the pages []"),
+    "no verdict": (JUDGE, "\nprint(", "does not call page.judge once a claim"),
+    "two verdicts": (JUDGE, f'\npage.judge("T1", {{}})\n{JUDGE}', "does not call page.judge once"),
+    "the verdict of another claim": (JUDGE, '\npage.judge("T2", ', "does not call page.judge once"),
     "a verdict too early": (
         "\n# ## Setup",
-        "\n# %%\nclaims.judge()\n\n# %% [markdown]\n# ## Setup",
+        '\n# %%\npage.judge("T1", {})\n\n# %% [markdown]\n# ## Setup',
         "judges before",
     ),
 }

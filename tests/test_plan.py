@@ -555,8 +555,10 @@ KEY_CHANGES = {
     "the notebook": (NOTEBOOK, "# not used", "# unused"),
     "a default": (NOTEBOOK, "pool: int = 1", "pool: int = 2"),
     "the profile": ("profiles/laptop.yml", "01_toy:", "01_toy: {pool: 2}"),
-    "the library": ("ntklib/claims.py", "import os", "import  os"),
-    "a schema": ("ntklib/schemas/result.yml", "#", "##"),
+    "the library": ("ntklib/claims/_results.py", "import os", "import  os"),
+    "a schema": ("ntklib/claims/schemas/result.yml", "#", "##"),
+    "a template": ("ntklib/claims/templates/claim.html", "<td>", "<td >"),
+    "the style of figures": ("ntklib/book.mplstyle", "font.size: 10", "font.size: 11"),
     "the lock": ("requirements.lock", "==", "== "),
     "a predicate": ("book/claims.yml", "margin: 0.5", "margin: 0.4"),
     "a statement": ("book/claims.yml", "A statement", "The statement"),
@@ -670,9 +672,9 @@ def test_the_key_changes_with_what_is_imported_and_with_nothing_else(line, own_t
 
 
 def test_code_that_is_no_python_is_refused_in_one_line(own_toy, capsys, monkeypatch):
-    (own_toy.root / "ntklib/claims.py").write_text("import os\nimport\n")
+    (own_toy.root / "ntklib/claims/_page.py").write_text("import os\nimport\n")
     line = refused(own_toy, capsys, monkeypatch, "book")
-    assert line.startswith("ntklib/claims.py, line 2: ")
+    assert line.startswith("ntklib/claims/_page.py, line 2: ")
 
 
 def test_records_that_a_page_shows_are_part_of_its_key(own_toy):
@@ -700,7 +702,7 @@ def test_the_key_does_not_change_with_what_does_not_matter(own_toy):
     (own_toy.root / "notebooks" / "02_toy.py").write_text("")
     (own_toy.root / "ntklib" / "new.py").write_text("")
     (own_toy.root / "ntklib" / "phases.py").write_text("")
-    (own_toy.root / "ntklib" / "claims.py").touch()
+    (own_toy.root / "ntklib" / "claims" / "_page.py").touch()
     claims = (own_toy.root / "book" / "claims.yml").read_text()
     (own_toy.root / "book" / "claims.yml").write_text(f"# A comment.\n{claims}")
     assert key_of(own_toy) == before

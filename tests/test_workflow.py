@@ -132,13 +132,13 @@ def test_the_book_shows_the_verdict_and_its_provenance(first_book):
     assert "verdict-reproduced" in (html / "book" / "index.html").read_text()
     page = (html / "notebooks" / "01_toy.html").read_text()
     assert "0.600 [0.600,\N{NO-BREAK SPACE}0.600]" in page
-    assert claims.read_result(first_book / RESULT)["provenance"]["key"][:16] in page
+    assert claims.read_result(first_book / RESULT).provenance.key[:16] in page
 
 
 def test_the_modules_beside_the_notebooks_are_those_that_run(first_book):
     content = nbformat.read(first_book / EXECUTED, as_version=4)
     [shown] = [o.data["text/plain"] for o in content.cells[-2].outputs]
-    assert shown == repr(str(first_book / "ntklib" / "claims.py"))
+    assert shown == repr(str(first_book / "ntklib" / "claims" / "__init__.py"))
     content.cells[-2].outputs = []
     assert str(first_book) not in nbformat.writes(content)  # nor does anything else name the folder
 
@@ -164,7 +164,7 @@ CHANGES = {
     "the book is deleted": (lambda f: shutil.rmtree(f / "build/html"), {"render"}),
     # What changes the key is tested in test_plan.py.
     "the key": (
-        lambda f: replace(f / "ntklib/schemas/result.yml", "JSON Schema", "Schema"),
+        lambda f: replace(f / "ntklib/claims/schemas/result.yml", "JSON Schema", "Schema"),
         {"execute", "render"},
     ),
 }
@@ -186,11 +186,11 @@ def test_a_docstring_executes_the_pages_again_that_import_its_module(toy):
     build = toy_book.run(toy, "workflow", "book")
     assert build.returncode == 0, build.stderr
     results = [toy / f"build/results/0{i}_toy/laptop.json" for i in (1, 2, 3)]
-    before = [claims.read_result(path)["provenance"]["started"] for path in results]
+    before = [claims.read_result(path).provenance.started for path in results]
     (toy / "ntklib/shared.py").write_text('"""Two."""\n')
     build = toy_book.run(toy, "workflow", "book")
     assert build.returncode == 0, build.stderr
-    after = [claims.read_result(path)["provenance"]["started"] for path in results]
+    after = [claims.read_result(path).provenance.started for path in results]
     assert [a != b for a, b in zip(before, after, strict=True)] == [True, True, False]
 
 
@@ -213,11 +213,11 @@ def test_other_parameters_of_a_run_do_not_reach_the_book(built):
         f"notebook: {EXECUTED}",
         f"result: {RESULT}",
     ]
-    assert claims.read_result(built / RESULT)["parameters"]["epsilon"] == 1e-07
+    assert claims.read_result(built / RESULT).parameters["epsilon"] == 1e-07
     done = toy_book.run(built, "workflow", "book", TOY_LOG=log)
     assert done.returncode == 0, done.stderr
     assert executions(built) == [0.1, 1e-07, 0.1]
-    assert claims.read_result(built / RESULT)["parameters"]["epsilon"] == 0.1
+    assert claims.read_result(built / RESULT).parameters["epsilon"] == 0.1
     assert progress(done.stderr)[-1].startswith("01_toy (laptop): cell 5 of 5, 00:")
     assert not other_lines(done.stderr)
 
@@ -303,7 +303,7 @@ TAMPERED = {
         "it was changed after its execution",
     ),
     "the notebook's code": (
-        edit_notebook(lambda c: c.cells[-1].update(source="claims.judge()")),
+        edit_notebook(lambda c: c.cells[-1].update(source="page.judge()")),
         "it was changed after its execution",
     ),
     "the notebook's parameters": (
@@ -378,7 +378,7 @@ def test_a_run_reports_nothing_that_another_program_found(built):
 
 # What a notebook that fails leaves.
 
-JUDGE = "claims.judge("
+JUDGE = "page.judge("
 FAILURES = {
     "raises": (
         'raise ValueError("one\\ntwo")',
@@ -388,7 +388,7 @@ FAILURES = {
     "dies": ("os._exit(1)", "cell 6 (os._exit(1)): DeadKernelError: Kernel died"),
     "stops before its end": (
         "import sys\nsys.exit(0)",
-        "ntklib.claims.judge shows outcomes of the claims [], not of ['T1']",
+        "judge shows outcomes of the claims [], not of ['T1']",
     ),
 }
 
@@ -452,14 +452,14 @@ def test_a_notebook_may_judge_several_claims(first_book, monkeypatch):
     outcome = content.cells[-1].outputs[0].data[claims.MIME]
     outcome.update(claim="T2", verdict="partly", measurements={"more": [1]})
     found = collect.collect(project, content)
-    assert [(c["claim"], c["verdict"]) for c in found["claims"]] == [
+    assert [(name, claim.verdict) for name, claim in found.claims.items()] == [
         ("T1", "reproduced"),
         ("T2", "partly"),
     ]
-    assert len(found["soundness"]) == 1  # both have the same
-    assert found["measurements"] == {"more": [1]}
+    assert len(found.soundness) == 1  # both have the same
+    assert found.measurements == {"more": [1]}
     assert project.published() == ["01_toy"]
-    shown = stage.results_by_profile(project.claims_of("01_toy"), {"laptop": found}, "laptop")
+    shown = stage.results_by_profile(project.claims_of("01_toy"), {"laptop": found})
     assert shown.index("T1: verdict") < shown.index("T2: gap") < shown.index("T2: verdict")
     outcome.update(measurements={"more": [1]}, soundness=[])
     content.cells[-2].outputs[0].data[claims.MIME].update(measurements={"more": [2]})
@@ -469,16 +469,14 @@ def test_a_notebook_may_judge_several_claims(first_book, monkeypatch):
 
 def test_numbers_that_were_reported_stand_beside_ours(first_book, monkeypatch):
     project = toy_book.use(first_book, monkeypatch)
-    found = claims.read_result(first_book / RESULT)
-    found["measurements"] = {
-        name: claims.estimate([0.5]).as_dict() for name in ("accuracy", "another")
-    }
+    measured = {name: claims.estimate([0.5]) for name in ("accuracy", "another")}
+    found = dataclasses.replace(claims.read_result(first_book / RESULT), measurements=measured)
     claim = project.registry["T1"]
-    plain = stage.results_by_profile([claim], {"laptop": found}, "laptop")
+    plain = stage.results_by_profile([claim], {"laptop": found})
     assert "reported</th>" not in plain
-    printed = {"text": "a half", "provenance": "a demo", "values": {"accuracy": 0.25}}
+    printed = claims.Reported(0.5, "a half", "a demo", {"accuracy": 0.25})
     claim = dataclasses.replace(claim, reported=printed)
-    shown = stage.results_by_profile([claim], {"laptop": found}, "laptop")
+    shown = stage.results_by_profile([claim], {"laptop": found})
     assert '<th scope="col">reported</th>' in shown
     rows = {row.split("</th>")[0]: row for row in shown.split('<th scope="row">')[1:]}
     assert rows["accuracy"].count("<td>") == 2
@@ -501,11 +499,11 @@ def test_a_page_names_the_profiles_that_it_has_no_result_of(first_book, monkeypa
 def test_the_page_of_benchmarks_has_each_ratio_beside_its_peer(tmp_path):
     [path] = (toy_book.ROOT / "benchmarks" / "results").glob("cpu-2.json")
     content = json.loads(path.read_text())
-    shown = stage.benchmarks_tables([path])
+    shown = html.unescape(stage.benchmarks_tables([path]))
     for work in content["works"].values():
         assert work["title"] in shown
         for name, ratio in work["ratios"].items():
-            assert name == "ntklib" or f"{ratio:.2f} {html.escape(name)}" in shown
+            assert name == "ntklib" or f"{ratio:.2f} {name}" in shown
     assert shown.count("✔ reached") == sum(w["reached"] for w in content["works"].values())
     assert "not reached" not in shown
     next(iter(content["works"].values()))["reached"] = False

@@ -43,7 +43,7 @@ import time
 
 from ntklib import attacks, claims
 
-claim = claims.load()["T1"]
+page = claims.Page("01_toy", profile=profile, seeds=seeds, provenance={"sha256": {}})
 if "TOY_LOG" in os.environ:
     with open(os.environ["TOY_LOG"], "a") as log:
         print(epsilon, file=log)
@@ -53,7 +53,7 @@ claims.__file__
 # %%
 quantities = {"gap": claims.estimate([0.5 + epsilon for _ in seeds])}
 findings = [attacks.Finding("masking", pool - 1.0, 0.0, pool == 1, "a toy")]
-claims.judge(claim, quantities, profile=profile, seeds=seeds, soundness=findings)
+page.judge("T1", quantities, soundness=findings)
 """
 REGISTRY = """\
 papers:
@@ -136,7 +136,8 @@ def add(folder: Path, number: int) -> Path:
         new = first.replace("T1", f"T{number}").replace("01_toy", name)
         (folder / place).write_text(text + new)
     source = folder / f"notebooks/{name}.py"
-    source.write_text((folder / "notebooks/01_toy.py").read_text().replace('"T1"', f'"T{number}"'))
+    text = (folder / "notebooks/01_toy.py").read_text()
+    source.write_text(text.replace('"T1"', f'"T{number}"').replace('"01_toy"', f'"{name}"'))
     return source
 
 

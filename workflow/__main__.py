@@ -13,7 +13,7 @@ from typing import Any
 
 from ntklib import claims
 from workflow import machine, trainings
-from workflow.collect import Result, trusted
+from workflow.collect import trusted
 from workflow.errors import UsageError, explained
 from workflow.parameters import parse_set
 from workflow.plan import EXECUTED, RESULT, Project
@@ -60,7 +60,7 @@ def _book(project: Project) -> None:
     print(f"The book is at {os.path.relpath(project.root / 'build' / 'html' / 'index.html')}")
 
 
-def _run(project: Project, notebook: str, profile: str, overrides: dict[str, Any]) -> Result:
+def _run(project: Project, notebook: str, profile: str, overrides: dict[str, Any]) -> claims.Result:
     values = project.parameters(notebook, profile, overrides)
     project.key(notebook, values)
     if project.notebooks[notebook].trainings:
@@ -71,19 +71,17 @@ def _run(project: Project, notebook: str, profile: str, overrides: dict[str, Any
         chosen = {"profile": profile, "overrides": {notebook: overrides}}
         _snakemake(project.root, result, alone=True, **chosen)
         _, found = trusted(project, notebook, profile, values)
-    words = {True: "holds", False: "fails", None: "undecided"}
-    for check in (check for claim in found["claims"] for check in claim["checks"]):
-        outcome = f"{check['predicate']}: {words[check['passed']]}"
-        print(f"{check['name']}: {measured(check)} {outcome}")
-    for finding in found["soundness"]:
-        if not finding["ok"]:
-            limits = f"{finding['value']:.3g}, above {finding['limit']:g}"
-            print(f"unsound attack: {finding['name']} is {limits}")
-    few = len(found["seeds"]) < claims.MINIMUM_SEEDS
+    for claim in found.claims.values():
+        for name, check in claim.checks.items():
+            print(f"{name}: {measured(check.estimate)} {check.predicate}: {check.outcome}")
+    for finding in found.soundness:
+        if not finding.ok:
+            print(f"unsound attack: {finding.name} is {finding.value:.3g}, above {finding.limit:g}")
+    few = len(found.seeds) < claims.MINIMUM_SEEDS
     needed = f"; a verdict needs {claims.MINIMUM_SEEDS}" if few else ""
-    seeds = f"seeds {found['seeds']}{needed}"
-    for claim in found["claims"]:
-        print(f"{claim['claim']}: {claim['verdict']} (profile {profile}, {seeds})")
+    seeds = f"seeds {list(found.seeds)}{needed}"
+    for claim_id, claim in found.claims.items():
+        print(f"{claim_id}: {claim.verdict} (profile {profile}, {seeds})")
     print(f"notebook: {executed}")
     print(f"result: {result}")
     return found

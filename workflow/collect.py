@@ -10,16 +10,14 @@ from ntklib import claims
 from workflow.errors import BuildError
 from workflow.plan import EXECUTED, RESULT, Project
 
-Result = dict[str, Any]
-
 
 def seal(content: nbformat.NotebookNode) -> str:
     """SHA-256 of the cells of a notebook: another one when it was changed after execution."""
     return hashlib.sha256(json.dumps(content.cells, sort_keys=True).encode()).hexdigest()
 
 
-def collect(project: Project, content: nbformat.NotebookNode) -> Result:
-    """The result that an executed notebook carries, in the schema of a result file.
+def collect(project: Project, content: nbformat.NotebookNode) -> claims.Result:
+    """The result that an executed notebook carries.
 
     Raises:
         ValueError: if the notebook does not carry one outcome for each of its claims, in the order
@@ -34,7 +32,7 @@ def collect(project: Project, content: nbformat.NotebookNode) -> Result:
     ]
     judged, own = [o["claim"] for o in found], [c.id for c in project.claims_of(about["notebook"])]
     if judged != own:
-        raise ValueError(f"ntklib.claims.judge shows outcomes of the claims {judged}, not of {own}")
+        raise ValueError(f"judge shows outcomes of the claims {judged}, not of {own}")
     for outcome in found:
         for name in ("profile", "seeds"):
             if outcome[name] != run["parameters"][name]:
@@ -46,29 +44,31 @@ def collect(project: Project, content: nbformat.NotebookNode) -> Result:
     if len(set(measured)) < len(measured):
         raise ValueError(f"two outcomes have a measurement of one name, among {measured}")
     verdicts = ("claim", "checks", "verdict")
-    return {
-        "schema": 2,
-        "notebook": about["notebook"],
-        "profile": run["parameters"]["profile"],
-        "seeds": run["parameters"]["seeds"],
-        "parameters": run["parameters"],
-        "claims": [{name: outcome[name] for name in verdicts} for outcome in found],
-        "soundness": [f for i, f in enumerate(findings) if f not in findings[:i]],
-        "measurements": {k: v for o in found for k, v in o["measurements"].items()},
-        "provenance": {
-            "commit": about["commit"],
-            "dirty": about["dirty"],
-            "started": run["start_time"],
-            "seconds": round(run["duration"], 1),
-            "key": about["key"],
-            **found[0]["provenance"],
-        },
-    }
+    return claims.Result.from_dict(
+        {
+            "schema": 2,
+            "notebook": about["notebook"],
+            "profile": run["parameters"]["profile"],
+            "seeds": run["parameters"]["seeds"],
+            "parameters": run["parameters"],
+            "claims": [{name: outcome[name] for name in verdicts} for outcome in found],
+            "soundness": [f for i, f in enumerate(findings) if f not in findings[:i]],
+            "measurements": {k: v for o in found for k, v in o["measurements"].items()},
+            "provenance": {
+                "commit": about["commit"],
+                "dirty": about["dirty"],
+                "started": run["start_time"],
+                "seconds": round(run["duration"], 1),
+                "key": about["key"],
+                **found[0]["provenance"],
+            },
+        }
+    )
 
 
 def trusted(
     project: Project, notebook: str, profile: str, values: dict[str, Any]
-) -> tuple[nbformat.NotebookNode, Result]:
+) -> tuple[nbformat.NotebookNode, claims.Result]:
     """An executed notebook and its result.
 
     Args:
@@ -91,7 +91,7 @@ def trusted(
         if content.metadata["ntklib"]["seal"] != seal(content):
             raise ValueError("it was changed after its execution")
         found = claims.read_result(project.root / result)
-        if found != collect(project, content):
+        if found.as_dict() != collect(project, content).as_dict():
             raise ValueError(f"{result} is not its result")
     except Exception as error:  # whatever is wrong with a file, it is not trusted
         reason = " ".join(str(error).split())[:200]

@@ -57,7 +57,7 @@ class Notebook:
     @property
     def shows_records(self) -> bool:
         """Whether it shows what `records/` has of it."""
-        return "page.record(" in self._text
+        return "page.record" in self._text
 
     def _tagged(self, tag: str) -> list[nbformat.NotebookNode]:
         return [cell for cell in self.read().cells if tag in cell.metadata.get("tags", [])]

@@ -29,6 +29,7 @@ ENVIRONMENT = (
     "ntklib",
     "book/claims.yml",
     "profiles",
+    "records",
 )
 
 INSTALL = """\
