@@ -246,7 +246,7 @@ def _update(
         images = adversary(bind(apply, variables), x, y, key_step)
         if images.shape != x.shape:
             raise ValueError(f"adversary: returned shape {images.shape} for images of {x.shape}")
-        x = images
+        x = jnp.asarray(images)
 
     def objective(params: Variables) -> tuple[Array, tuple[Array, Variables]]:
         current = variables | {"params": params}
