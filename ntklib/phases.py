@@ -363,7 +363,7 @@ class Study:
         return np.array(of_seeds).swapaxes(0, 1)
 
 
-def _none(logits_fn: Any, x: Array, y: Array, key: Any) -> Array:
+def _none(logits_fn: Any, x: Any, y: Any, key: Any) -> Any:
     """No attack."""
     return x
 

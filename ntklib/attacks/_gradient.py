@@ -126,7 +126,7 @@ def pgd(
     *,
     epsilon: float,
     steps: int,
-    step_size: float,
+    step_size: float | None = None,
     norm: Norm = "linf",
     random_start: bool = True,
     restarts: int = 1,
@@ -152,7 +152,7 @@ def pgd(
         key: for the random starts; None will do without.
         epsilon: radius of the ball, in units of entries of `x`, such as pixels.
         steps: number of steps, at least 1.
-        step_size: length of a step, in the same units.
+        step_size: length of a step, in the same units; $2.5\,\epsilon$ over their number if None.
         norm: `"linf"` or `"l2"` (over all entries of an input).
         random_start: whether to start at a uniform point of the ball, else at `x`.
         restarts: number of starts, at least 1; more than 1 needs random starts. Of their last
@@ -176,7 +176,10 @@ def pgd(
             `loss` or `clip` is out of range, or `x` leaves `clip` or is not finite.
     """
     given = Ball.around(x, epsilon, norm, clip)
-    steps, step_size = _checks.whole("steps", steps), length("step_size", step_size)
+    steps = _checks.whole("steps", steps)
+    if step_size is None:
+        step_size = 2.5 * length("epsilon", epsilon) / steps
+    step_size = length("step_size", step_size)
     restarts = _checks.whole("restarts", restarts)
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts: {restarts} starts without a random start are all the same")

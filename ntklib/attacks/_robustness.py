@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, PRNGKeyArray
 
 from ntklib import _checks
-from ntklib._cores import share
+from ntklib.cores import share
 from ntklib.attacks._losses import Inputs, Labels, LogitsFn, right
 from ntklib.attacks._protocol import Attack
 
