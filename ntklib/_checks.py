@@ -91,10 +91,10 @@ def points(
             f"{name}: shape {x.shape} is not allowed; it is one row a point, of "
             f"{ndim} axes or more, none empty"
         )
-    if not isinstance(x, jax.core.Tracer):
-        finite = np.isfinite(x) if isinstance(x, np.ndarray) else jnp.isfinite(x)
-        if not finite.all():
-            raise ValueError(f"{name}: has values that are not finite")
+    finite = (np.isfinite(x) if isinstance(x, np.ndarray) else jnp.isfinite(x)).all()
+    # While a function is being compiled, what is computed from any array of JAX has no value.
+    if not isinstance(finite, jax.core.Tracer) and not finite:
+        raise ValueError(f"{name}: has values that are not finite")
     return x
 
 
@@ -125,9 +125,9 @@ def labels(
         raise ValueError(f"{name}: shape {y.shape} is not allowed; labels of {n} points are ({n},)")
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise ValueError(f"{name}: dtype {y.dtype} is not allowed; labels are of an integer type")
-    if n_classes is not None and n > 0 and not isinstance(y, jax.core.Tracer):
-        least, most = int(y.min()), int(y.max())
-        if least < 0 or most >= n_classes:
+    if n_classes is not None and n > 0:
+        least, most = y.min(), y.max()
+        if not isinstance(least, jax.core.Tracer) and (least < 0 or most >= n_classes):
             raise ValueError(
                 f"{name}: has labels from {least} to {most}; they are 0 to {n_classes - 1}"
             )

@@ -342,10 +342,11 @@ class Study:
         Raises:
             ValueError: see `ntklib.attacks.withstand`.
         """
+        steps: tuple[attacks.Attack, ...] = (_none, *tried)
 
         def outcomes(logits_fn: Partial, seed: int) -> list[Bool[np.ndarray, " n"]]:
             rows = [np.ones(len(test.y), bool)]
-            for attack in (_none, *tried):
+            for attack in steps:
                 rows.append(
                     attacks.withstand(
                         logits_fn,
@@ -363,7 +364,7 @@ class Study:
         return np.array(of_seeds).swapaxes(0, 1)
 
 
-def _none(logits_fn: Any, x: Any, y: Any, key: Any) -> Any:
+def _none(logits_fn: Any, x: attacks.Inputs, y: Any, key: Any) -> attacks.Inputs:
     """No attack."""
     return x
 

@@ -1,5 +1,6 @@
 """The inputs that an attacker may choose: a ball around each clean one, cut by the box."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
@@ -11,11 +12,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from ntklib import _checks
-from ntklib.attacks._losses import Inputs
+from ntklib._checks import Number
+from ntklib.attacks._losses import Inputs, Rows
 
 Norm = Literal["linf", "l2"]
-Clip = tuple[float, float]
+Clip = Sequence[float] | Float[Array | np.ndarray, "2"] | None
 Scalar = float | Shaped[Array, ""]
+Each = Float[Array | np.ndarray, "n ..."]
+"""One number an input, along axes of length one."""
 
 _LARGEST = 2.0**100  # of an entry, a radius and a step: norms of their sums do not overflow
 
@@ -37,11 +41,11 @@ class Ball:
     x: Inputs
     epsilon: Scalar
     norm: Norm
-    clip: Clip
+    clip: tuple[float, float]
 
     @classmethod
     def around(
-        cls, x: Any, epsilon: Any, norm: Norm = "linf", clip: Clip | None = (0.0, 1.0)
+        cls, x: Rows, epsilon: Number, norm: Norm = "linf", clip: Clip = (0.0, 1.0)
     ) -> "Ball":
         """The balls around clean inputs, wherever these are: see `on_device`.
 
@@ -55,7 +59,7 @@ class Ball:
         _checks.one_of("norm", norm, ("linf", "l2"))
         clip = _interval(clip)
         inside = (x >= clip[0]).all() & (x <= clip[1]).all()
-        # While another function is being compiled there are no values to look at.
+        # While another function is being compiled there may be no values to look at.
         if not isinstance(inside, jax.core.Tracer) and not inside:
             raise ValueError(f"x: has values outside clip = {clip}")
         return cls(x, epsilon, norm, clip)
@@ -119,7 +123,7 @@ class Ball:
         scale = jnp.where(size > 2.0**64, 2.0**-64, jnp.where(size < 2.0**-64, 2.0**64, 1.0))
         return scale * gradient / _nonzero(_norms(scale * gradient))
 
-    def ascend(self, z: Inputs, gradient: Inputs, step: Scalar) -> Inputs:
+    def ascend(self, z: Inputs, gradient: Float[Array, "..."], step: Scalar) -> Any:
         """The end of a step of this length uphill, in the ball and the box."""
         return self.project(z + jnp.asarray(step, self.x.dtype) * self.direction(gradient))
 
@@ -145,12 +149,12 @@ class Ball:
 
 
 def namespace(*arrays: Inputs) -> ModuleType:
-    """NumPy, in whose precision the result stays, if one of the arrays is NumPy's, else JAX's."""
+    """NumPy, which keeps its precision, if one of the arrays is NumPy's, else JAX's."""
     return np if any(isinstance(array, np.ndarray) for array in arrays) else jnp
 
 
-def column(values: Any, x: Inputs) -> Any:
-    """One value an input, with axes of length one after it, to be broadcast over its entries."""
+def column(values: Shaped[Array, " n"], x: Inputs) -> Shaped[Array, "n ..."]:
+    """One value an input, along axes of length one, to be broadcast over its entries."""
     return values.reshape(-1, *[1] * (x.ndim - 1))
 
 
@@ -159,20 +163,21 @@ def choose(which: Bool[Array, " n"], these: Inputs, those: Inputs) -> Inputs:
     return namespace(these, those).where(column(which, these), these, those)
 
 
-def length(name: str, value: Any) -> float:
+def length(name: str, value: Number) -> float:
     """A radius or the length of a step; one beyond all that can be of use is made smaller."""
     return min(_checks.number(name, value, least=0), _LARGEST)
 
 
-def _interval(clip: Any) -> Clip:
+def _interval(clip: Clip) -> tuple[float, float]:
     """The ends of the box, from a pair of numbers in any sequence, or None."""
     if clip is None:
         return -_LARGEST, _LARGEST
-    if isinstance(clip, tuple | list | np.ndarray | jax.Array) and np.shape(clip) == (2,):
-        low, high = (float(bound) for bound in clip)
+    ends = clip.tolist() if isinstance(clip, np.ndarray | jax.Array) else clip
+    if isinstance(ends, tuple | list) and len(ends) == 2:
+        low, high = (_checks.number("clip", end) for end in ends)
         if low < high:
             return max(low, -_LARGEST), min(high, _LARGEST)
-    raise ValueError(f"clip: {clip} is not allowed; it is two numbers, the smaller first, or None")
+    raise ValueError(f"clip: {ends} is not allowed; it is two numbers, the smaller first, or None")
 
 
 def _axes(x: Inputs) -> tuple[int, ...]:
@@ -180,16 +185,16 @@ def _axes(x: Inputs) -> tuple[int, ...]:
     return tuple(range(1, x.ndim))
 
 
-def _largest(d: Inputs) -> Inputs:
+def _largest(d: Inputs) -> Each:
     return namespace(d).abs(d).max(_axes(d), keepdims=True)
 
 
-def _norms(d: Inputs) -> Inputs:
+def _norms(d: Inputs) -> Each:
     """The l2 norm of each input, without the underflow of squares."""
     unit = _nonzero(_largest(d))
     return unit * namespace(d).sqrt(((d / unit) ** 2).sum(_axes(d), keepdims=True))
 
 
-def _nonzero(norms: Inputs) -> Inputs:
+def _nonzero(norms: Each) -> Each:
     """Norms to divide by."""
     return namespace(norms).where(norms > 0, norms, 1.0)

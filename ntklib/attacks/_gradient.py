@@ -9,8 +9,9 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ntklib import _checks
+from ntklib._checks import Number
 from ntklib.attacks._ball import Ball, Clip, Norm, Scalar, choose, length
-from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Loss, correct, loss_per_point
+from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Loss, Rows, correct, loss_per_point
 from ntklib.linear import bind
 
 
@@ -19,12 +20,12 @@ def _forward(logits_fn: Partial, x: Inputs) -> Any:
     return logits_fn(x)
 
 
-def classifier(logits_fn: LogitsFn, x: Inputs, y: Any) -> tuple[Partial, Int[Array, " n"]]:
+def classifier(logits_fn: LogitsFn, x: Inputs, y: Labels) -> tuple[Partial, Int[Array, " n"]]:
     """A classifier and labels for JAX to compute with, once they are known to fit the inputs.
 
     Raises:
-        TypeError: if `y` is not of an integer type, or `logits_fn` returns no array.
-        ValueError: if `y` has another shape than (n,) or labels that are no class, or `logits_fn`
+        TypeError: if `logits_fn` returns no array.
+        ValueError: if `y` is not one whole number a point, or one is no class, or `logits_fn`
             returns another shape than (n, classes).
     """
     bound = bind(logits_fn)
@@ -32,11 +33,11 @@ def classifier(logits_fn: LogitsFn, x: Inputs, y: Any) -> tuple[Partial, Int[Arr
     return bound, jnp.asarray(_checks.labels("y", y, len(x), max(2, columns)))
 
 
-def input_gradient(logits_fn: LogitsFn, x: Inputs, y: Labels, loss: Loss = "ce") -> Inputs:
+def input_gradient(logits_fn: LogitsFn, x: Rows, y: Labels, loss: Loss = "ce") -> Inputs:
     """Gradient of the loss of each point with respect to its input.
 
     Raises:
-        TypeError: if `x` or `y` has a dtype that is not allowed, or `logits_fn` returns no array.
+        TypeError: if `x` is not of a floating-point type, or `logits_fn` returns no array.
         ValueError: if a shape, a label or `loss` is not allowed, or `x` is not finite.
     """
     x = jnp.asarray(_checks.points("x", x))
@@ -51,13 +52,13 @@ def _gradient(logits_fn: Partial, x: Inputs, y: Labels, loss: Loss) -> Inputs:
 
 def fgsm(
     logits_fn: LogitsFn,
-    x: Inputs,
+    x: Rows,
     y: Labels,
     key: PRNGKeyArray | None = None,
     *,
-    epsilon: float,
+    epsilon: Number,
     loss: Loss = "ce",
-    clip: Clip | None = (0.0, 1.0),
+    clip: Clip = (0.0, 1.0),
 ) -> Inputs:
     r"""Fast gradient sign method: $\mathrm{clip}(x + \epsilon\,\mathrm{sign}\nabla_x \ell)$.
 
@@ -76,14 +77,14 @@ def fgsm(
 
 def noisy_fgsm(
     logits_fn: LogitsFn,
-    x: Inputs,
+    x: Rows,
     y: Labels,
     key: PRNGKeyArray,
     *,
-    epsilon: float,
-    noise: float | None = None,
+    epsilon: Number,
+    noise: Number | None = None,
     loss: Loss = "ce",
-    clip: Clip | None = (0.0, 1.0),
+    clip: Clip = (0.0, 1.0),
 ) -> Inputs:
     r"""N-FGSM, for training: the step of `fgsm` from a noisy input, not projected on the ball.
 
@@ -120,18 +121,18 @@ def noisy_fgsm(
 
 def pgd(
     logits_fn: LogitsFn,
-    x: Inputs,
+    x: Rows,
     y: Labels,
     key: PRNGKeyArray | None,
     *,
-    epsilon: float,
-    steps: int,
-    step_size: float | None = None,
+    epsilon: Number,
+    steps: Number,
+    step_size: Number | None = None,
     norm: Norm = "linf",
     random_start: bool = True,
-    restarts: int = 1,
+    restarts: Number = 1,
     loss: Loss = "ce",
-    clip: Clip | None = (0.0, 1.0),
+    clip: Clip = (0.0, 1.0),
 ) -> Inputs:
     r"""Projected gradient descent on the loss, within the ball and the box.
 
@@ -152,7 +153,7 @@ def pgd(
         key: for the random starts; None will do without.
         epsilon: radius of the ball, in units of entries of `x`, such as pixels.
         steps: number of steps, at least 1.
-        step_size: length of a step, in the same units; $2.5\,\epsilon$ over their number if None.
+        step_size: length of a step, in the same units; None for `2.5 * epsilon / steps`.
         norm: `"linf"` or `"l2"` (over all entries of an input).
         random_start: whether to start at a uniform point of the ball, else at `x`.
         restarts: number of starts, at least 1; more than 1 needs random starts. Of their last
@@ -170,23 +171,21 @@ def pgd(
         JAX's precision.) Numbers too small to be normal count as zero.
 
     Raises:
-        TypeError: if `x` or `y` has a dtype that is not allowed, another argument is no number, or
-            `logits_fn` returns no array.
+        TypeError: if `x` is not float32 or float64, another argument is no number, or `logits_fn`
+            returns no array.
         ValueError: if a shape, a label, `epsilon`, `steps`, `step_size`, `norm`, `restarts`,
             `loss` or `clip` is out of range, or `x` leaves `clip` or is not finite.
     """
     given = Ball.around(x, epsilon, norm, clip)
     steps = _checks.whole("steps", steps)
-    if step_size is None:
-        step_size = 2.5 * length("epsilon", epsilon) / steps
-    step_size = length("step_size", step_size)
+    size = 2.5 * given.epsilon / steps if step_size is None else length("step_size", step_size)
     restarts = _checks.whole("restarts", restarts)
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts: {restarts} starts without a random start are all the same")
     ball = given.on_device()
     bound, y = classifier(logits_fn, ball.x, y)
     starts = ball.uniform(key, restarts) if random_start else ball.x[None]
-    return given.exactly(_pgd(bound, ball, y, starts, steps, step_size, loss=loss))
+    return given.exactly(_pgd(bound, ball, y, starts, steps, size, loss=loss))
 
 
 # Inputs, whether they are misclassified, and their loss.

@@ -1,7 +1,7 @@
 """What attacks ascend and training descends: the losses of a classifier, one value a point."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 from ntklib import _checks
 
 Inputs = Float[Array | np.ndarray, "n *shape"]
-Labels = Int[Array | np.ndarray, " n"]
+Rows = Inputs | Sequence[Any]
+"""Inputs as users have them: an array, or lists of numbers."""
+Labels = Int[Array | np.ndarray, " n"] | Sequence[int]
 Logits = Float[Array | np.ndarray, "n k"]
 LogitsFn = Callable[[Inputs], Logits]
 Loss = Literal["ce", "mse", "margin", "dlr"]
@@ -32,8 +34,7 @@ def correct(logits: Logits, y: Labels) -> Bool[Array, " n"]:
     Zero is meant for a single column.
 
     Raises:
-        TypeError: if labels are not of an integer type.
-        ValueError: if there is not one label a point, or one is no class.
+        ValueError: if labels are not whole, not one a point, or one is no class.
     """
     logits, y = jnp.asarray(logits), _labels(y, logits)
     if logits.shape[1] == 1:
@@ -41,11 +42,11 @@ def correct(logits: Logits, y: Labels) -> Bool[Array, " n"]:
     return (jnp.argmax(logits, axis=1) == y) & ~jnp.isnan(logits).any(axis=1)
 
 
-def right(logits_fn: LogitsFn, x: Inputs, y: Labels) -> Bool[Array, " n"]:
+def right(logits_fn: LogitsFn, x: Rows, y: Labels) -> Bool[Array, " n"]:
     """Whether a classifier is correct on each input, wherever that is.
 
     Raises:
-        TypeError: see `correct`; or if the classifier returns no array.
+        TypeError: if the classifier returns no array.
         ValueError: see `correct`; or if it returns another shape than (n, classes).
     """
     logits = logits_fn(jnp.asarray(x))
@@ -66,7 +67,6 @@ def loss_per_point(logits: Logits, y: Labels, loss: Loss) -> Float[Array, " n"]:
       the logits changes (Croce & Hein 2020). Where the three largest tie, the margin.
 
     Raises:
-        TypeError: see `correct`.
         ValueError: see `correct`; or if `loss` is none of these, or is `"dlr"` for fewer than three
             columns.
     """

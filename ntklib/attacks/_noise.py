@@ -4,18 +4,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from ntklib._checks import Number
 from ntklib.attacks._ball import Ball, Clip
-from ntklib.attacks._losses import Inputs, Labels, LogitsFn
+from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Rows
 
 
 def random_sign(
     logits_fn: LogitsFn | None,
-    x: Inputs,
+    x: Rows,
     y: Labels | None,
     key: PRNGKeyArray,
     *,
-    epsilon: float,
-    clip: Clip | None = (0.0, 1.0),
+    epsilon: Number,
+    clip: Clip = (0.0, 1.0),
 ) -> Inputs:
     r"""Noise of the size of an attack: $\mathrm{clip}(x + \epsilon s)$, $s$ uniform in $\{\pm1\}$.
 

@@ -15,6 +15,9 @@ from ntklib.attacks._losses import Inputs, Labels, LogitsFn
 class Attack(Protocol):
     """What everything here takes and makes: a function of a classifier and of its inputs."""
 
+    def __hash__(self) -> int:
+        """Attacks are static arguments of what is compiled."""
+
     def __call__(self, logits_fn: LogitsFn, x: Inputs, y: Labels, key: PRNGKeyArray, /) -> Inputs:
         """Inputs of the shape of `x`, made to be misclassified.
 
@@ -64,19 +67,19 @@ class partial(functools.partial[Inputs]):  # noqa: N801
 
 
 def _value(setting: Any) -> Any:
-    """The setting as one of those that compare, hash and print by value; equal ones print alike."""
+    """The setting as one of those that compare, hash and print by value."""
     if isinstance(setting, np.ndarray | np.generic | jax.Array):
         return _value(setting.item() if setting.size == 1 else setting.tolist())
     if type(setting) in (list, tuple):
         return tuple(map(_value, setting))
     if type(setting) is functools.partial:
         return partial(setting.func, *setting.args, **setting.keywords)
-    if isinstance(setting, float) and setting.is_integer():
-        return int(setting)
     return setting
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(_shown, value))})"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # as the number that it is equal to
     return getattr(value, "__name__", None) or repr(value)

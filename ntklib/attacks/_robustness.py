@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Bool, PRNGKeyArray
 
 from ntklib import _checks
-from ntklib.cores import share
-from ntklib.attacks._losses import Inputs, Labels, LogitsFn, right
+from ntklib._checks import Number
+from ntklib.attacks._losses import Labels, LogitsFn, Rows, right
 from ntklib.attacks._protocol import Attack
+from ntklib.cores import share
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Outcomes:
 
 def robust_accuracy(
     logits_fn: LogitsFn,
-    x: Inputs,
+    x: Rows,
     y: Labels,
     key: PRNGKeyArray,
     *,
     attack: Attack,
-    batch_size: int,
+    batch_size: Number,
 ) -> Outcomes:
     """Attacks all points in batches and tells which of them withstand.
 
@@ -64,7 +65,7 @@ def robust_accuracy(
         The outcomes, one a point.
 
     Raises:
-        TypeError: if `x` or `y` has a dtype that is not allowed, or `logits_fn` returns no array.
+        TypeError: if `x` is not of a floating-point type, or `logits_fn` returns no array.
         ValueError: if `x` is empty or not finite, `y` does not fit it or the classes, `batch_size`
             is out of range, `logits_fn` returns another shape than (n, classes), or the attack
             returns inputs of another shape, or ones that are not finite.
@@ -94,13 +95,13 @@ def robust_accuracy(
 
 def withstand(
     logits_fn: LogitsFn,
-    x: Inputs,
+    x: Rows,
     y: Labels,
     key: PRNGKeyArray,
     *,
     among: Bool[np.ndarray, " n"],
     attack: Attack,
-    batch_size: int,
+    batch_size: Number,
 ) -> Bool[np.ndarray, " n"]:
     """Which points are classified correctly, on the clean input and under attack.
 

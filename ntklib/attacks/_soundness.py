@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ntklib import _checks
+from ntklib._checks import Number
 from ntklib.attacks._ball import Ball, Clip, Norm, length
 from ntklib.attacks._gradient import input_gradient, pgd
-from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Loss, right
+from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Loss, Rows, right
 from ntklib.attacks._protocol import partial
 from ntklib.attacks._square import square
 
@@ -36,11 +37,11 @@ def _finding(name: str, value: Any, limit: float, meaning: str) -> Finding:
     return Finding(name, round(float(value), 6), float(limit), bool(value <= limit), meaning)
 
 
-def _accuracy(logits_fn: LogitsFn, x: Inputs, y: Labels) -> Float[Array, ""]:
+def _accuracy(logits_fn: LogitsFn, x: Rows, y: Labels) -> Float[Array, ""]:
     return jnp.mean(right(logits_fn, x, y))
 
 
-def zero_gradient(logits_fn: LogitsFn, x: Inputs, y: Labels, *, loss: Loss = "ce") -> Finding:
+def zero_gradient(logits_fn: LogitsFn, x: Rows, y: Labels, *, loss: Loss = "ce") -> Finding:
     """Share of inputs classified correctly on which the loss has no gradient.
 
     The gradient is exactly zero or not finite: an attack cannot move such an input, or not where it
@@ -177,7 +178,7 @@ def unbounded(
     return _finding("unbounded", _accuracy(logits_fn, anywhere, y), tolerance, meaning)
 
 
-def probabilities(logits_fn: LogitsFn, x: Inputs) -> Finding:
+def probabilities(logits_fn: LogitsFn, x: Rows) -> Finding:
     """Share of inputs whose logits look like probabilities: in [0, 1], with the sum 1.
 
     The cross-entropy takes the softmax of them once more, and its gradient fades. Up to a half of
@@ -191,7 +192,7 @@ def probabilities(logits_fn: LogitsFn, x: Inputs) -> Finding:
     return _finding("probabilities", value, 0.5, "share of inputs with probabilities for logits")
 
 
-def stochastic(logits_fn: LogitsFn, x: Inputs) -> Finding:
+def stochastic(logits_fn: LogitsFn, x: Rows) -> Finding:
     """Largest difference between the logits of two calls, relative to the largest logit.
 
     Gradients of a random model are noise, unless they are averaged. The calls are made on values,
@@ -206,12 +207,12 @@ def stochastic(logits_fn: LogitsFn, x: Inputs) -> Finding:
 
 
 def budget(
-    x: Inputs,
+    x: Rows,
     adversarial: Float[Array | np.ndarray, "..."],
     *,
-    epsilon: float,
+    epsilon: Number,
     norm: Norm = "linf",
-    clip: Clip | None = (0.0, 1.0),
+    clip: Clip = (0.0, 1.0),
 ) -> Finding:
     """By how much, in units of entries, adversarial inputs leave the ball or the box.
 
@@ -247,18 +248,18 @@ def budget(
 
 def soundness(
     logits_fn: LogitsFn,
-    x: Inputs,
+    x: Rows,
     y: Labels,
     key: PRNGKeyArray,
     *,
-    epsilon: float,
-    steps: int = 20,
+    epsilon: Number,
+    steps: Number = 20,
     norm: Norm = "linf",
     loss: Loss = "ce",
-    queries: int = 100,
+    queries: Number = 100,
     transferred: Mapping[str, Inputs] | None = None,
     tolerance: float = 0.02,
-    clip: Clip | None = (0.0, 1.0),
+    clip: Clip = (0.0, 1.0),
 ) -> list[Finding]:
     r"""Checks whether the white-box PGD attack on a model can be trusted.
 
@@ -303,15 +304,10 @@ def soundness(
     ball, epsilon = Ball.around(x, epsilon, norm, clip), length("epsilon", epsilon)
     x, transferred = ball.x, transferred or {}
     steps, queries = _checks.whole("steps", steps), _checks.whole("queries", queries, least=0)
-    attack = partial(pgd, norm=norm, loss=loss, clip=clip)
+    attack = partial(pgd, epsilon=epsilon, steps=steps, norm=norm, loss=loss, clip=clip)
+    one = partial(attack, steps=1, step_size=epsilon, random_start=False)
     key_1, key_2, key_3, key_4 = jax.random.split(key, 4)
-
-    def many(key: PRNGKeyArray, radius: float) -> Inputs:
-        size = 2.5 * radius / steps
-        return attack(logits_fn, x, y, key, epsilon=radius, steps=steps, step_size=size)
-
-    white_box, second = many(key_1, epsilon), many(key_2, epsilon)
-    one = partial(attack, epsilon=epsilon, steps=1, step_size=epsilon, random_start=False)
+    white_box, second = (attack(logits_fn, x, y, key) for key in (key_1, key_2))
     one_step = one(logits_fn, x, y, key)
     within = [white_box, second, one_step, *transferred.values()]
     findings = [
@@ -321,7 +317,8 @@ def soundness(
     ]
     if clip is not None:
         width = ball.clip[1] - ball.clip[0]
-        anywhere = many(key_3, width if norm == "linf" else width * x[0].size ** 0.5)
+        whole = width if norm == "linf" else width * x[0].size ** 0.5
+        anywhere = attack(logits_fn, x, y, key_3, epsilon=whole)
         findings.append(unbounded(logits_fn, y, anywhere=anywhere, tolerance=tolerance))
     findings += [probabilities(logits_fn, x), stochastic(logits_fn, x)]
     if queries and x.ndim == 4 and norm == "linf":

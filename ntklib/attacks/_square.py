@@ -6,9 +6,10 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ntklib import _checks
+from ntklib._checks import Number
 from ntklib.attacks._ball import Ball, Clip, Scalar, choose
 from ntklib.attacks._gradient import classifier
-from ntklib.attacks._losses import Inputs, Labels, LogitsFn, loss_per_point
+from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Rows, loss_per_point
 
 # The share of pixels in the square, and after which shares of the queries it halves.
 _SHARE = 0.8
@@ -17,13 +18,13 @@ _HALVED_AT = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 def square(
     logits_fn: LogitsFn,
-    x: Inputs,
+    x: Rows,
     y: Labels,
     key: PRNGKeyArray,
     *,
-    epsilon: float,
-    queries: int,
-    clip: Clip | None = (0.0, 1.0),
+    epsilon: Number,
+    queries: Number,
+    clip: Clip = (0.0, 1.0),
 ) -> Inputs:
     r"""Square attack: random search for a larger margin loss, in the $\ell_\infty$ ball and box.
 
