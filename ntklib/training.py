@@ -269,7 +269,11 @@ def _update(
 
     def objective(params: Variables) -> tuple[Array, tuple[Array, Variables]]:
         current = variables | {"params": params}
-        logits, statistics = apply_train(current, x) if apply_train else (apply(current, x), {})
+        if apply_train is None:
+            logits, statistics = apply(current, x), {}
+        else:
+            own = jax.random.fold_in(jax.random.fold_in(key, step), 1)
+            logits, statistics = apply_train(current, x, own)
         accuracy = jnp.mean(correct(logits, y))
         return jnp.mean(loss_per_point(logits, y, loss)), (accuracy, statistics)
 

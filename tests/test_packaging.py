@@ -40,7 +40,7 @@ def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_wheel_holds_the_library_its_schemas_and_the_claims_only(wheel: Path) -> None:
-    sources = [p for p in (ROOT / "ntklib").rglob("*") if p.suffix in (".py", ".yml")]
+    sources = [p for p in (ROOT / "ntklib").rglob("*") if p.suffix in (".py", ".yml", ".typed")]
     expected = {str(p.relative_to(ROOT)) for p in sources} | {"ntklib/claims.yml"}
     assert {"ntklib/__init__.py", "ntklib/schemas/registry.yml"} < expected
     with zipfile.ZipFile(wheel) as archive:
