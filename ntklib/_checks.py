@@ -3,7 +3,7 @@
 Each function returns the value in the one form that the code behind it works with, or raises.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from numbers import Integral
 from typing import Any
@@ -91,10 +91,11 @@ def points(
             f"{name}: shape {x.shape} is not allowed; it is one row a point, of "
             f"{ndim} axes or more, none empty"
         )
-    finite = (np.isfinite(x) if isinstance(x, np.ndarray) else jnp.isfinite(x)).all()
-    # While a function is being compiled, what is computed from any array of JAX has no value.
-    if not isinstance(finite, jax.core.Tracer) and not finite:
-        raise ValueError(f"{name}: has values that are not finite")
+    if not isinstance(x, jax.core.Tracer):
+        with jax.ensure_compile_time_eval():  # the values may be known while others are not
+            finite = (np if isinstance(x, np.ndarray) else jnp).isfinite(x).all()
+        if not finite:
+            raise ValueError(f"{name}: has values that are not finite")
     return x
 
 
@@ -178,6 +179,32 @@ def logits(shape_of: Any, n: int) -> int:
             f"({n}, classes)"
         )
     return shape_of.shape[1]
+
+
+def parameters(name: str, variables: Any) -> dict[str, Any]:
+    """Variables of a network, as dicts, whatever mappings they are.
+
+    Raises:
+        TypeError: if a parameter can have no gradient.
+        ValueError: if there are no parameters.
+    """
+    variables = _as_dicts(variables)
+    if not isinstance(variables, dict) or not jax.tree.leaves(variables.get("params")):
+        has = f"collections {sorted(variables)}" if isinstance(variables, dict) else "none"
+        raise ValueError(f"{name}: has {has}; the collection 'params', with arrays, is needed")
+    for path, leaf in jax.tree.leaves_with_path(variables["params"]):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise TypeError(
+                f"{name}: params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; "
+                "parameters are of a floating-point or complex type"
+            )
+    return variables
+
+
+def _as_dicts(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _as_dicts(branch) for name, branch in tree.items()}
+    return tree
 
 
 def _scalar(name: str, value: Any, wanted: str) -> Any:

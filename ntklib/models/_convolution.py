@@ -37,11 +37,11 @@ def convolve(
     r"""The convolution $y_i = \sum_k x_{s i + k - l} W_k$, with stride s and lower padding l.
 
     Args:
-        x: Images.
-        kernel: The weights W.
-        strides: The stride along each axis of space.
-        padding: Zeros added below and above, along each axis of space.
-        precision: As in `jax.lax.conv_general_dilated`.
+        x: images.
+        kernel: the weights W.
+        strides: the stride along each axis of space.
+        padding: zeros added below and above, along each axis of space.
+        precision: as in `jax.lax.conv_general_dilated`.
 
     Returns:
         The sums.
@@ -61,13 +61,13 @@ def conv_general_dilated(
     """For the option of this name of `flax.linen.Conv`: on a CPU, `convolve`.
 
     Args:
-        x: Images.
-        kernel: The weights.
-        strides: The stride along each axis of space.
+        x: images.
+        kernel: the weights.
+        strides: the stride along each axis of space.
         padding: "SAME", "VALID", or zeros added below and above along each axis.
-        precision: As in `jax.lax.conv_general_dilated`, as are all other options, of which
+        precision: as in `jax.lax.conv_general_dilated`, as are all other options, of which
             `flax.linen.Conv` gives the default values for plain convolutions.
-        options: See there.
+        options: see there.
 
     Returns:
         The sums.
@@ -188,10 +188,10 @@ def patches(
     """What each output of a convolution sees: `patches @ kernel.reshape(-1, b)` is `convolve`.
 
     Args:
-        x: Images.
-        window: The size of the kernel along each axis of space.
-        strides: The stride along each axis of space.
-        padding: Zeros added below and above, along each axis of space.
+        x: images.
+        window: the size of the kernel along each axis of space.
+        strides: the stride along each axis of space.
+        padding: zeros added below and above, along each axis of space.
 
     Returns:
         One patch a position, in the order of the kernel's leading axes.
