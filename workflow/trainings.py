@@ -1,7 +1,7 @@
-"""The trainings that notebooks name in their cell tagged `trainings`.
+"""The trainings that notebooks name in their cells tagged `trainings`.
 
-The cell is run with nothing but the parameters as its globals. It leaves a list `trainings`, whose
-items have a `name`, `parents` (trainings that must be there before), `run(store)`, which makes
+These cells are run with nothing but the parameters as their globals. They leave `trainings`, lists,
+tuples and dicts of any depth of what has a `name`, `parents` (trainings that must be there before), `run(store)`, which makes
 `store/NAME.msgpack` and may keep checkpoints as `store/NAME.*`, and a `repr` that says all that
 they are. What several pages name is a file of the build; what one page names it trains itself.
 """
@@ -9,6 +9,7 @@ they are. What several pages name is a file of the build; what one page names it
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,13 +74,22 @@ def objects(project: Project, notebook: str, values: dict[str, Any]) -> dict[str
     try:
         with redirect_stdout(sys.stderr):
             exec(project.notebooks[notebook].trainings or "trainings = []", scope)
-        listed = list(scope["trainings"])
+        listed = list(_leaves(scope["trainings"]))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise BuildError(f"notebooks/{notebook}.py: trainings cell: {reason}") from None
     for training in listed:
         add(training)
     return found
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    """What is in lists, tuples and dicts of any depth."""
+    if isinstance(tree, dict | list | tuple):
+        for branch in tree.values() if isinstance(tree, dict) else tree:
+            yield from _leaves(branch)
+    else:
+        yield tree
 
 
 def of_pages(project: Project, pages: Pages) -> dict[str, list[Training]]:
