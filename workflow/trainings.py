@@ -1,9 +1,10 @@
 """The trainings that notebooks name in their cells tagged `trainings`.
 
-These cells are run with nothing but the parameters as their globals. They leave `trainings`, lists,
-tuples and dicts of any depth of what has a `name`, `parents` (trainings that must be there before), `run(store)`, which makes
-`store/NAME.msgpack` and may keep checkpoints as `store/NAME.*`, and a `repr` that says all that
-they are. What several pages name is a file of the build; what one page names it trains itself.
+These cells are run with nothing but the parameters as their globals. They leave `trainings`: lists,
+tuples and dicts of any depth, of what has a `name`, `parents` (trainings that must be there
+before), `run(store)`, which makes `store/NAME.msgpack` and may keep checkpoints as `store/NAME.*`,
+and a `repr` that says all that it is. What several pages name is a file of the build; what one
+page names it trains itself.
 """
 
 import json
