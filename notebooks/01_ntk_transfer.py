@@ -401,7 +401,7 @@ def of_record(record):
     gap = record.claims["T1"].checks["gap_ratio_with_width"]
     return (
         f"on CIFAR-10 the white-box attack leaves {own} and the kernel's attack {ntk}. With the "
-        f"width the gap changes by a factor of {gap}."
+        f"width the gap changes by a factor of {gap!s}."
     )
 
 
