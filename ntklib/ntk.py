@@ -27,12 +27,12 @@ Output = Literal["trace", "full"] | int
 def gram(
     model: Model,
     variables: Variables,
-    x1: Num[Array | np.ndarray, "n1 ..."] | list[Any],
-    x2: Num[Array | np.ndarray, "n2 ..."] | list[Any] | None = None,
+    x1: Num[Array | np.ndarray, "n1 ..."],
+    x2: Num[Array | np.ndarray, "n2 ..."] | None = None,
     *,
     output: Output = "trace",
-    block: float | None = None,
-    memory: float = 2**30,
+    block: int | None = None,
+    memory: int = 2**30,
     devices: Sequence[jax.Device] | None = None,
 ) -> Float[Array, "rows columns"]:
     r"""The empirical tangent kernel between two sets of inputs.
@@ -69,21 +69,19 @@ def gram(
         TypeError: if inputs or logits are not of a floating-point type, or parameters of neither
             such a type nor a complex one.
         ValueError: if inputs are empty, not finite or differ in shape, there are no parameters, the
-            logits are not of shape (n, k), `output` or `devices` is none of the above, `block` is
+            logits are not of shape (n, k), `output` is none of the above, `block` or `memory` is
             not whole, or the memory does not suffice for the block, or for one input.
     """
-    variables = parameters("variables", variables)
-    x1 = np.asarray(points("x1", x1))
-    symmetric = x2 is None
-    x2 = x1 if x2 is None else np.asarray(points("x2", x2))
-    same_rows("x2", x2, "x1", x1)
+    variables, symmetric = parameters("variables", variables), x2 is None
+    x1, x2 = map(np.asarray, _of_one_type(x1, x2))
     block = None if block is None else whole("block", block)
-    units, full = _units(model, variables, x1, output), output == "full"
+    memory = whole("memory", memory)
+    units, full = _units(model, variables, x1, output), str(output) == "full"
     apply, machine = Partial(model.apply), Device() if devices is None else Ring(devices)
     layers = jax.eval_shape(gradients, apply, variables, x1[0], units[:1])
     dtype = jnp.result_type(units.dtype, *jax.tree.leaves(layers))
-    n, bound = max(len(x1), len(x2)), whole("memory", memory)
-    sizes = _sizes(layers, n, len(units), dtype, symmetric, full, machine.count, block, bound)
+    n = max(len(x1), len(x2))
+    sizes = _sizes(layers, n, len(units), dtype, symmetric, full, machine.count, block, memory)
 
     def features(x: np.ndarray, i: int, g: int) -> list[Gradient]:
         # Past the end the last input is repeated, and outputs are zero: all blocks have one
@@ -115,12 +113,12 @@ def gram(
 def vector_product(
     model: Model,
     variables: Variables,
-    x1: Num[Array | np.ndarray, "n1 ..."] | list[Any],
-    v: Num[Array | np.ndarray, "n2 *k"] | list[Any],
-    x2: Num[Array | np.ndarray, "n2 ..."] | list[Any] | None = None,
+    x1: Num[Array | np.ndarray, "n1 ..."],
+    v: Num[Array | np.ndarray, "n2 *k"],
+    x2: Num[Array | np.ndarray, "n2 ..."] | None = None,
     *,
     output: Output = "trace",
-    block: float = 256,
+    block: int = 256,
 ) -> Float[Array, "n1 *k"]:
     r"""The product $\Theta(X_1, X_2) v$, without any entry of the kernel.
 
@@ -146,18 +144,16 @@ def vector_product(
             `output` is none of those allowed, or `block` is not whole.
     """
     variables = parameters("variables", variables)
-    x1 = points("x1", x1)
-    x2 = x1 if x2 is None else points("x2", x2)
-    same_rows("x2", x2, "x1", x1)
-    units = _units(model, variables, x1, output)
+    x1, x2 = _of_one_type(x1, x2)
+    units, full = _units(model, variables, x1, output), str(output) == "full"
     v = jnp.asarray(v)
-    expected = (len(x2), len(units)) if output == "full" else (len(x2),)
+    expected = (len(x2), len(units)) if full else (len(x2),)
     if v.shape != expected:
         raise ValueError(f"v: shape {v.shape} is not allowed; it is {expected}, as x2 has rows")
     if jnp.iscomplexobj(v):
         raise TypeError(f"v: dtype {v.dtype} is not allowed; it is a real type")
     size = min(whole("block", block), max(len(x1), len(x2)))
-    v, full = v.astype(units.dtype), output == "full"
+    v = v.astype(units.dtype)
     return _vector_product(Partial(model.apply), variables, x1, v, x2, units, full, size)
 
 
@@ -287,8 +283,16 @@ def _sizes(
     return _Sizes(rows * devices, outputs, at_once)
 
 
+def _of_one_type(x1: Any, x2: Any) -> tuple[Any, Any]:
+    x1 = points("x1", x1)
+    x2 = x1 if x2 is None else points("x2", x2)
+    same_rows("x2", x2, "x1", x1)
+    dtype = jnp.result_type(x1, x2)
+    return x1.astype(dtype, copy=False), x2.astype(dtype, copy=False)
+
+
 def _units(
-    model: Model, variables: Variables, x: Array | np.ndarray, output: Output
+    model: Model, variables: Variables, x: Array | np.ndarray, output: Any
 ) -> Float[np.ndarray, "c k"]:
     """The outputs that are asked for, as rows of the unit matrix."""
     shape = jax.eval_shape(model.apply, variables, x[:1])
