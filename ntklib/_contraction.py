@@ -23,15 +23,9 @@ ROWS = 128
 
 
 def stays_factored(g: Product, outputs: int, full: bool) -> bool:
-    """Whether two inputs' products h^T d are multiplied faster than the matrices they make.
+    """Whether two inputs' products h^T d take fewer multiplications than the matrices they make.
 
-    Args:
-        g: the gradients at one input.
-        outputs: number of outputs.
-        full: whether all pairs of outputs are wanted, else only equal ones.
-
-    Returns:
-        The answer, by the number of multiplications.
+    If `full`, products of all pairs of outputs are wanted, else only of equal ones.
     """
     (p, a), b = g.h.shape, g.d.shape[-1]
     pairs = outputs**2 if full else outputs
@@ -56,18 +50,9 @@ class Device:
         at_once: int,
         full: bool,
     ) -> list[Gradient]:
-        """Gradients at a block of inputs.
+        """`ntklib._layerwise.gradients` at a block of inputs, which are along the first axis.
 
-        Args:
-            apply: as in `ntklib._layerwise.gradients`.
-            variables: the same.
-            x: the block.
-            outputs: as in `ntklib._layerwise.gradients`.
-            at_once: inputs in one backward pass.
-            full: whether all pairs of outputs will be wanted.
-
-        Returns:
-            One item a layer, with the inputs along the first axis.
+        So many inputs as `at_once` are in one backward pass.
         """
         return _features(apply, variables, jnp.asarray(x), jnp.asarray(outputs), at_once, full)
 
@@ -76,13 +61,7 @@ class Device:
     ) -> Float[np.ndarray, "n c m d"]:
         """The kernel between two blocks, summed over outputs (c = d = 1) unless `full`.
 
-        Args:
-            first: gradients at the first block.
-            second: at the second; None for the first again.
-            full: whether all pairs of outputs are wanted.
-
-        Returns:
-            The block of the kernel.
+        None for the second stands for the first again.
         """
         return np.asarray(_contract(first, second, full))
 

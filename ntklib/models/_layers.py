@@ -12,18 +12,7 @@ Conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 
 
 def images(x: Array, n_pools: int = 0) -> Array:
-    """Inputs that are images, large enough to be halved `n_pools` times.
-
-    Args:
-        x: inputs (n, height, width, channels).
-        n_pools: how often 2x2 pixels are pooled.
-
-    Returns:
-        The inputs.
-
-    Raises:
-        ValueError: if the inputs have no such shape.
-    """
+    """The inputs; ValueError if they are no images (n, height, width, channels) to be halved."""
     if x.ndim != 4 or min(x.shape[1:3]) < 2**n_pools:
         least = f" of at least {2**n_pools} x {2**n_pools} pixels" if n_pools else ""
         raise ValueError(

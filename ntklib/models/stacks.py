@@ -34,17 +34,7 @@ class Stack:
     b_std: float
 
     def inputs(self, x: Array) -> Array:
-        """The inputs as the first layer takes them: rows, or images.
-
-        Args:
-            x: inputs (n, ...).
-
-        Returns:
-            Inputs (n, features) for dense layers, else (n, height, width, channels).
-
-        Raises:
-            ValueError: if a convolution does not get images, or they are too small to be pooled.
-        """
+        """The inputs as the first layer takes them: rows, or images."""
         if "conv" not in self.layers:
             return x.reshape(len(x), -1)
         return images(x, self.layers.count("pool"))
