@@ -291,7 +291,7 @@ def kernel_gradient() -> Work:
 
     return Work(
         "input gradient of a kernel predictor, 250 on 500 digits, 2-layer MLP",
-        {"ntklib": gradient(model.kernel_fn), "neural-tangents": gradient(kernel_fn)},
+        {"ntklib": gradient(infinite.twin(model)), "neural-tangents": gradient(kernel_fn)},
         (Target("neural-tangents", 1),),
     )
 

@@ -75,28 +75,15 @@ attack_steps: int = 5  # steps of the attack in training
 # ## Setup
 
 # %%
-import os
-
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown
 
-from ntklib import attacks, data, dynamics, models, ntk, phases, plots
+from ntklib import cores, data, dynamics, ntk, plots
 
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
 fixed = draw.train.balanced(n_kernel)
-study = phases.Study(
-    models.get(network, n_classes=draw.train.n_classes),
-    draw.train,
-    seeds,
-    epsilon=epsilon,
-    attack_steps=attack_steps,
-    epochs=epochs,
-    learning_rate=learning_rate,
-    batch_size=batch_size,
-    store=os.environ.get("NTKLIB_STORE"),
-)
 draw.provenance
 
 # %%
@@ -107,18 +94,40 @@ page = claims.Page(
 # %% [markdown]
 # ## Training
 #
-# The pages on kernels under adversarial training share these runs: what one page has trained, the
-# runner stores, and the next one finds.
+# All trainings minimise the cross-entropy by gradient descent with momentum 0.9, and attack by
+# projected gradient descent (PGD). Standard training goes on for twice as many epochs, so that it
+# can be compared at as many epochs and at as many updates. The pages on kernels under adversarial
+# training share these trainings.
+
+# %% tags=["trainings"]
+from ntklib import attacks, phases, training
+
+sgd = training.SGD(learning_rate)
+recipe = training.Recipe(epochs=epochs, optimizer=sgd, batch_size=batch_size, loss="ce")
+study = phases.Study(network, phases.Images(dataset, n_train, pool), seeds, recipe)
+pgd = attacks.partial(attacks.pgd, epsilon=epsilon, steps=attack_steps)
+trainings = {
+    "standard": study.learn(epochs=2 * epochs),
+    "adversarial": study.learn(adversary=pgd, clean_first=True),
+    "plain adversarial": study.learn(adversary=pgd),
+}
+
+# %% [markdown]
+# Two more: standard training with its batches in another order, and adversarial training that
+# starts half-way through standard training.
 
 # %%
-kinds = ("standard", "adversarial", "plain adversarial")
-runs = study.learn(*kinds)
-reordered = study.learn("standard", order=1)["standard"]
-times = study.times
+kinds, times = tuple(trainings), study.times
 half = int(times[len(times) // 2])
-middle = [run[half] for run in runs["standard"]]
-after = study.learn("adversarial", starts=middle, after=half)["adversarial"]
-runs["switched"] = [a | b for a, b in zip(runs["standard"], after, strict=True)]
+rest = {"epochs": epochs - half, "adversary": pgd, "clean_first": True}
+trainings |= {
+    "reordered": study.learn(order=1, epochs=2 * epochs),
+    "switched": study.learn(start=trainings["standard"], after=half, **rest),
+}
+runs = phases.make(trainings, page.store)
+reordered = runs.pop("reordered")
+pairs = zip(runs["standard"], runs["switched"], strict=True)
+runs["switched"] = [before.epochs | after.epochs for before, after in pairs]
 
 # %% [markdown]
 # The official code starts the last layer of its network at zero. Then the first kernel is that of
@@ -135,8 +144,13 @@ def zero_head(variables):
     return variables | {"params": params}
 
 
-heads = [zero_head(run[0]) for run in runs["adversarial"]]
-runs["zero head"] = study.learn("adversarial", starts=heads)["adversarial"]
+def from_zero_head(run, seed):
+    start, key = zero_head(run[0]), jax.random.key(seed)
+    options = {"recipe": trainings["adversarial"][0].recipe, "keep": times.tolist()}
+    return training.fit(study.model, start, draw.train, key, store=page.store, **options).kept
+
+
+runs["zero head"] = cores.share(from_zero_head, zip(runs["adversarial"], seeds, strict=True))
 
 # %% [markdown]
 # ## Kernels
@@ -294,16 +308,13 @@ for kind, last in ends.items():
 # network.
 
 # %%
-test, attack = draw.test, study.attack(steps=20)
-networks = {
-    kind: [phases.Classifier(study.model, variables) for variables in last]
-    for kind, last in ends.items()
-}
+test = draw.test
+networks = {kind: [run.logits_fn(epochs) for run in runs[kind]] for kind in kinds}
 for kind, of_kind in networks.items():
-    clean, robust = study.withstood(of_kind, test, attack)
+    clean, robust = study.withstood(of_kind, test, attacks.partial(pgd, steps=20))
     shapes[f"accuracy, {kind}"] = claims.estimate(clean)
     shapes[f"robust accuracy, {kind}"] = claims.estimate(robust)
-first = networks["adversarial"][0].logits_fn
+first = networks["adversarial"][0]
 page.soundness = attacks.soundness(first, test.x, test.y, jax.random.key(seeds[0]), epsilon=epsilon)
 
 # %% [markdown]

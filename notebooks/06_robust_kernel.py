@@ -80,29 +80,14 @@ queries: int = 1000  # of the search without gradients, for each test image
 # ## Setup
 
 # %%
-import os
-from functools import partial
-
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown
 
-from ntklib import attacks, data, models, phases, plots
+from ntklib import cores, data, models, plots
 
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
-images = draw.train.balanced(n_kernel).x
-study = phases.Study(
-    models.get(network, n_classes=draw.train.n_classes),
-    draw.train,
-    seeds,
-    epsilon=epsilon,
-    attack_steps=attack_steps,
-    epochs=epochs,
-    learning_rate=learning_rate,
-    batch_size=batch_size,
-    store=os.environ.get("NTKLIB_STORE"),
-)
 draw.provenance
 
 # %%
@@ -111,16 +96,20 @@ page = claims.Page("06_robust_kernel", profile=profile, seeds=seeds, provenance=
 # %% [markdown]
 # ## The first phase
 #
-# These are the runs of *Adversarial training settles on a kernel of its own*. If that page has been
-# executed, they are taken from the runner's store. Adversarial training makes two updates for each
-# batch, as the official code does, one on the clean images and one on the attacked ones.
+# These are the trainings of *Adversarial training settles on a kernel of its own*. Adversarial
+# training makes two updates for each batch, as the official code does, one on the clean images and
+# one on the attacked ones; standard training goes on for twice as many epochs.
 
-# %%
-runs = study.learn("standard", "adversarial")
-shares = np.array([0, 0.1, 0.5, 1])  # of the epochs
-nearest = np.abs(study.times[:, None] - epochs * shares).argmin(0)
-checkpoints = [int(epoch) for epoch in np.unique(study.times[nearest])]
-checkpoints
+# %% tags=["trainings"]
+from ntklib import attacks, phases, training
+
+pgd = attacks.partial(attacks.pgd, epsilon=epsilon, steps=attack_steps)
+adversarial = {"adversary": pgd, "clean_first": True}
+sgd = training.SGD(learning_rate)
+recipe = training.Recipe(epochs=epochs, optimizer=sgd, batch_size=batch_size, loss="ce")
+study = phases.Study(network, phases.Images(dataset, n_train, pool), seeds, recipe)
+first = {"standard": study.learn(epochs=2 * epochs), "adversarial": study.learn(**adversarial)}
+checkpoints = study.nearest([0, 0.1, 0.5, 1])  # shares of the epochs
 
 # %% [markdown]
 # ## The second phase
@@ -128,19 +117,25 @@ checkpoints
 # Benign training on the kernel of every checkpoint; adversarial training on the first kernel and
 # on the two last ones. The two kinds of first phase have the same start.
 
+# %% tags=["trainings"]
+places = [(kind, t) for kind in first for t in checkpoints if (kind, t) != ("standard", 0)]
+both = [(kind, t) for kind, t in places if t in (0, epochs)]
+
+
+def lazy(places, **changes):
+    """The second phase on the kernels of these places."""
+    options = {"epochs": lazy_epochs, "n_curvature": n_kernel} | changes
+    return {(kind, t): study.fix(first[kind], t, **options) for kind, t in places}
+
+
+second = {
+    "benign": lazy([*places, ("standard", 2 * epochs)]),
+    "adversarial": lazy(both, **adversarial),
+}
+trainings = first, second
+
 # %%
-tangents = {
-    (kind, epoch): [run[epoch] for run in of_kind]
-    for kind, of_kind in runs.items()
-    for epoch in checkpoints
-}
-del tangents["standard", 0]
-both = {place: tangents[place] for place in tangents if place[1] in (0, epochs)}
-tangents["standard", 2 * epochs] = [run[2 * epochs] for run in runs["standard"]]
-trained = {
-    "benign": study.fix(tangents, images, kind="standard", epochs=lazy_epochs),
-    "adversarial": study.fix(both, images, kind="adversarial", epochs=lazy_epochs),
-}
+runs, trained = phases.make(trainings, page.store)
 
 # %% [markdown]
 # The attacks are projected gradient descent (PGD) with 20 steps on the model itself, PGD with 50
@@ -150,9 +145,9 @@ trained = {
 
 # %%
 smooth = models.get(network, n_classes=draw.train.n_classes, softplus=20.0)
-pgd = study.attack(steps=20)
-through_smooth = phases.smoothed(study.attack(steps=50), smooth)
-search = partial(attacks.square, epsilon=epsilon, queries=queries)
+pgd_20 = attacks.partial(pgd, steps=20)
+through_smooth = attacks.smoothed(attacks.partial(pgd, steps=50), smooth)
+search = attacks.partial(attacks.square, epsilon=epsilon, queries=queries)
 test = draw.test
 
 levels = ("accuracy", "accuracy under PGD", "accuracy under both PGD", "accuracy under attack")
@@ -160,14 +155,17 @@ levels = ("accuracy", "accuracy under PGD", "accuracy under both PGD", "accuracy
 # %%
 networks = {}
 for kind, of_kind in runs.items():
-    last = [phases.Classifier(study.model, run[epochs]) for run in of_kind]
-    networks[kind] = study.withstood(last, test, pgd, through_smooth, search)
+    last = [run.logits_fn(epochs) for run in of_kind]
+    networks[kind] = study.withstood(last, test, pgd_20, through_smooth, search)
 lazy = {}
 for phase, of_phase in trained.items():
-    for place, classifiers in of_phase.items():
+    for place, of_place in of_phase.items():
         searched = [search] if place in both else []
-        tried = pgd, through_smooth, *searched
-        lazy[phase, *place] = study.withstood(classifiers, test, *tried)
+        tried, last = (
+            (pgd_20, through_smooth, *searched),
+            [run.logits_fn() for run in of_place],
+        )
+        lazy[phase, *place] = study.withstood(last, test, *tried)
 
 # %% [markdown]
 # ## What was measured
@@ -227,9 +225,9 @@ plots.show(
 # the first seed alone.
 
 # %%
-suspect = trained["benign"]["adversarial", epochs][0].logits_fn
-source = phases.Classifier(study.model, runs["adversarial"][0][epochs]).logits_fn
-key = jax.random.key(seeds[0])
+suspect = trained["benign"]["adversarial", epochs][0].logits_fn()
+source, key = runs["adversarial"][0].logits_fn(epochs), jax.random.key(seeds[0])
+crafted = pgd_20(source, test.x, test.y, key)
 findings = attacks.soundness(
     suspect,
     test.x,
@@ -237,21 +235,21 @@ findings = attacks.soundness(
     key,
     epsilon=epsilon,
     queries=0,
-    transferred={"the adversarially trained network": pgd(source, test.x, test.y, key)},
+    transferred={"the adversarially trained network": crafted},
 )
 
 
 # %%
 def search_again(classifier, seed):
     """By how much a longer search with other random numbers beats the three attacks."""
-    f, x, y, key = classifier.logits_fn, test.x, test.y, jax.random.key(seed)
-    together = attacks.ensemble(pgd, through_smooth, search)(f, x, y, key)
+    f, x, y, key = classifier.logits_fn(), test.x, test.y, jax.random.key(seed)
+    together = attacks.ensemble(pgd_20, through_smooth, search)(f, x, y, key)
     longer = search(f, x, y, jax.random.fold_in(key, 3), queries=2 * queries)
     return attacks.black_box(f, y, white_box=together, searched=longer)
 
 
 of_seeds = zip(trained["benign"]["adversarial", epochs], seeds, strict=True)
-longer = max(phases.at_once(search_again, of_seeds), key=lambda found: found.value)
+longer = max(cores.share(search_again, of_seeds), key=lambda found: found.value)
 page.soundness = [*findings, longer]
 
 # %% [markdown]

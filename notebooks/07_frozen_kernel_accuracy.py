@@ -73,33 +73,15 @@ queries: int = 500  # of the search without gradients, for each test image
 # ## Setup
 
 # %%
-import os
-from functools import partial
-
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown
 
-from ntklib import attacks, data, models, ntk, phases, plots
+from ntklib import cores, data, ntk, plots
 
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
 images = draw.train.balanced(n_kernel).x
-smooth = models.get(network, n_classes=draw.train.n_classes, softplus=20.0)
-
-# %%
-study = phases.Study(
-    models.get(network, n_classes=draw.train.n_classes),
-    draw.train,
-    seeds,
-    epsilon=epsilon,
-    attack_steps=attack_steps,
-    epochs=epochs,
-    learning_rate=learning_rate,
-    batch_size=batch_size,
-    store=os.environ.get("NTKLIB_STORE"),
-    smooth=smooth,
-)
 draw.provenance
 
 # %%
@@ -112,31 +94,47 @@ page = claims.Page(
 #
 # The first phase is that of *Adversarial training settles on a kernel of its own*, and the second
 # that of *The kernel of an adversarially trained network carries robustness*, which tells how it is
-# done. What these pages have trained is taken from the runner's store.
-#
-# The kernel that is judged is that of the middle of training. The others show what this choice
-# does.
+# done.
 
-# %%
-runs = study.learn("standard", "adversarial")
-nearest = np.abs(study.times[:, None] - epochs * np.array([0, 0.25, 0.5, 1])).argmin(0)
-checkpoints = [int(epoch) for epoch in np.unique(study.times[nearest])]
-judged = checkpoints[-2]
-tangents = {t: [run[t] for run in runs["adversarial"]] for t in checkpoints}
-fixed = study.fix(tangents, images, kind="adversarial", epochs=lazy_epochs)
-on_judged = {judged: tangents[judged]}
-benign = study.fix(on_judged, images, kind="standard", epochs=lazy_epochs)[judged]
-seeing = study.fix(on_judged, images, kind="smoothed adversarial", epochs=lazy_epochs)[judged]
+# %% tags=["trainings"]
+from ntklib import attacks, phases, training
+
+sgd = training.SGD(learning_rate)
+recipe = training.Recipe(epochs=epochs, optimizer=sgd, batch_size=batch_size, loss="ce")
+study = phases.Study(network, phases.Images(dataset, n_train, pool), seeds, recipe)
+pgd = attacks.partial(attacks.pgd, epsilon=epsilon, steps=attack_steps)
+adversarial = {"adversary": pgd, "clean_first": True}
+first = {"standard": study.learn(epochs=2 * epochs), "adversarial": study.learn(**adversarial)}
 
 # %% [markdown]
-# Two more are trained on the judged kernel: benignly, and adversarially with attacks through the
-# smooth copy, which see the jumps.
+# The kernel that is judged is that of the middle of training. The others show what this choice
+# does. Two more are trained on the judged kernel: benignly, and adversarially with attacks through
+# the smooth copy, which see the jumps.
+
+# %% tags=["trainings"]
+from ntklib import models
+
+checkpoints = study.nearest([0, 0.25, 0.5, 1])  # shares of the epochs
+judged = checkpoints[-2]
+smooth = models.get(network, n_classes=study.images.n_classes, softplus=20.0)
+through_smooth = {"adversary": attacks.smoothed(pgd, smooth), "clean_first": True}
+
+
+def lazy(epoch, **changes):
+    """The second phase on the kernel that adversarial training has at this epoch."""
+    options = {"epochs": lazy_epochs, "n_curvature": n_kernel} | changes
+    return study.fix(first["adversarial"], epoch, **options)
+
+
+along_training = {t: lazy(t, **adversarial) for t in checkpoints}
+trainings = first, along_training, (lazy(judged), lazy(judged, **through_smooth))
 
 # %%
-networks = {
-    f"{kind} network": [phases.Classifier(study.model, run[epochs]) for run in of_kind]
-    for kind, of_kind in runs.items()
-}
+runs, fixed, (benign, seeing) = phases.make(trainings, page.store)
+linear_models = fixed[judged]
+fixed = {t: [run.logits_fn() for run in of_seeds] for t, of_seeds in fixed.items()}
+benign, seeing = ([run.logits_fn() for run in of_seeds] for of_seeds in (benign, seeing))
+networks = {f"{kind} network": [run.logits_fn(epochs) for run in runs[kind]] for kind in runs}
 named = networks | {
     "fixed kernel": fixed[judged],
     "fixed kernel, benign": benign,
@@ -151,24 +149,24 @@ named = networks | {
 # The others start from there, or are of another kind.
 
 # %%
-pgd, pgd_50 = study.attack(steps=20), study.attack(steps=50)
+pgd_20, pgd_50 = attacks.partial(pgd, steps=20), attacks.partial(pgd, steps=50)
 white_box = {
-    "PGD-20": pgd,
+    "PGD-20": pgd_20,
     "PGD-50": pgd_50,
-    "PGD-50, steps of ε/4": partial(pgd_50, step_size=epsilon / 4),
-    "PGD-20, 3 starts": partial(pgd, restarts=3),
-    "PGD-50, margin": partial(pgd_50, loss="margin"),
-    "PGD-50, DLR": partial(pgd_50, loss="dlr"),
-    "PGD-50, smooth copy": phases.smoothed(pgd_50, smooth),
-    "Square": partial(attacks.square, epsilon=epsilon, queries=queries),
+    "PGD-50, steps of ε/4": attacks.partial(pgd_50, step_size=epsilon / 4),
+    "PGD-20, 3 starts": attacks.partial(pgd_20, restarts=3),
+    "PGD-50, margin": attacks.partial(pgd_50, loss="margin"),
+    "PGD-50, DLR": attacks.partial(pgd_50, loss="dlr"),
+    "PGD-50, smooth copy": attacks.smoothed(pgd_50, smooth),
+    "Square": attacks.partial(attacks.square, epsilon=epsilon, queries=queries),
 }
 
 # %%
 ratio = 0.25 / (4 / 255 * np.sqrt(32 * 32 * 3))  # of the radii in the official code
 radius_2 = ratio * epsilon * np.sqrt(images[0].size)
 apart = {
-    "random sign": lambda _, x, y, key: attacks.random_sign(x, key, epsilon=epsilon),
-    "PGD-50 in the ℓ2 norm": partial(
+    "random sign": attacks.partial(attacks.random_sign, epsilon=epsilon),
+    "PGD-50 in the ℓ2 norm": attacks.partial(
         attacks.pgd, epsilon=radius_2, steps=50, step_size=radius_2 / 20, norm="l2"
     ),
 }
@@ -206,17 +204,17 @@ along = {t: along[t] for t in checkpoints}
 def craft(classifiers):
     """Images that attack each classifier."""
     pairs = zip(classifiers, seeds, strict=True)
-    return [pgd(c.logits_fn, test.x, test.y, jax.random.key(seed)) for c, seed in pairs]
+    return [pgd_20(f, test.x, test.y, jax.random.key(seed)) for f, seed in pairs]
 
 
 def right(classifiers, shown):
     """Which of the images shown to each classifier it gets right: (seeds, images)."""
     pairs = zip(classifiers, shown, strict=True)
-    return np.array([attacks.correct(c.logits_fn(z), test.y) for c, z in pairs])
+    return np.array([attacks.correct(f(z), test.y) for f, z in pairs])
 
 
 # %%
-half_way = [phases.Classifier(study.model, variables) for variables in tangents[judged]]
+half_way = [run.logits_fn(judged) for run in runs["adversarial"]]
 sharers = named | {"network at that kernel": half_way}
 crafted = {name: craft(classifiers) for name, classifiers in sharers.items()}
 transfer = {
@@ -230,7 +228,7 @@ transfer = {
 
 # %%
 radii = epsilon * np.array([0.5, 1, 1.5, 2])
-at_radius = {r: partial(pgd, epsilon=r, step_size=r / 8) for r in radii}
+at_radius = {r: attacks.partial(pgd_20, epsilon=r) for r in radii}
 beyond = {
     name: np.array(
         [
@@ -320,11 +318,11 @@ def slope(logits_fn, x, y):
     return jax.grad(lambda z: margin(logits_fn, z, y).sum())(x)
 
 
-def along_the_way(classifier, steps=100):
+def along_the_way(f, steps=100):
     """Margins of some test images on the way to what the search finds, and their fall as the
     gradient sees it, and as it is: (steps, images), (images,), (images,).
     """
-    f, x, y = classifier.logits_fn, test.x[:100], test.y[:100]
+    x, y = test.x[:100], test.y[:100]
     found = attacks.square(f, x, y, jax.random.key(seeds[0]), epsilon=epsilon, queries=queries)
     way = [x + t * (found - x) for t in (np.arange(steps) + 0.5) / steps]
     seen = sum(np.sum(slope(f, z, y) * (found - x), axis=(1, 2, 3)) for z in way) / steps
@@ -332,7 +330,7 @@ def along_the_way(classifier, steps=100):
 
 
 # %%
-ways = {name: phases.at_once(along_the_way, zip(named[name])) for name in compared}
+ways = {name: cores.share(along_the_way, zip(named[name])) for name in compared}
 share_seen = {
     name: claims.estimate(
         np.array([seen for _, seen, _ in way]),
@@ -409,9 +407,8 @@ plots.show(
 # about a kernel that does not move.
 
 # %%
-suspect = fixed[judged][0]
 page.soundness = attacks.soundness(
-    suspect.logits_fn,
+    fixed[judged][0],
     test.x,
     test.y,
     jax.random.key(seeds[0]),
@@ -422,14 +419,14 @@ page.soundness = attacks.soundness(
 
 
 # %%
-def moved(classifier, tangent):
+def moved(trained, learnt):
     """Relative difference of a linear model's kernel from that of the network at its tangent."""
-    given = np.asarray(ntk.gram(study.model, tangent, images))
-    found = np.asarray(ntk.gram(*classifier, images))
+    given = np.asarray(ntk.gram(study.model, learnt[judged], images))
+    found = np.asarray(ntk.gram(trained.model, trained.last, images))
     return np.linalg.norm(found - given) / np.linalg.norm(given)
 
 
-error = [moved(c, t) for c, t in zip(fixed[judged], tangents[judged], strict=True)]
+error = [moved(*pair) for pair in zip(linear_models, runs["adversarial"], strict=True)]
 
 # %% [markdown]
 # ## Verdict

@@ -66,7 +66,6 @@ attack_steps: int = 5  # steps of the attack in training
 # ## Setup
 
 # %%
-import os
 from itertools import pairwise
 
 import jax
@@ -75,21 +74,10 @@ import numpy as np
 from IPython.display import Markdown
 from jax.flatten_util import ravel_pytree
 
-from ntklib import attacks, data, dynamics, models, ntk, phases, plots
+from ntklib import cores, data, dynamics, models, ntk, plots
 
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
 images = draw.train.balanced(n_kernel).x
-study = phases.Study(
-    models.get(network, n_classes=draw.train.n_classes),
-    draw.train,
-    seeds,
-    epsilon=epsilon,
-    attack_steps=attack_steps,
-    epochs=epochs,
-    learning_rate=learning_rate,
-    batch_size=batch_size,
-    store=os.environ.get("NTKLIB_STORE"),
-)
 draw.provenance
 
 # %%
@@ -100,14 +88,46 @@ page = claims.Page("08_lazy_under_at", profile=profile, seeds=seeds, provenance=
 #
 # Standard training, and adversarial training with one update a batch, on images attacked by one
 # step of the fast gradient sign method (FGSM) or by several steps of projected gradient descent
-# (PGD). Two of the three are runs of *Adversarial training settles on a kernel of its own*, and are
-# taken from the runner's store.
+# (PGD). Two of the three are trainings of *Adversarial training settles on a kernel of its own*,
+# where standard training goes on for twice as many epochs.
+
+# %% tags=["trainings"]
+from ntklib import attacks, phases, training
+
+pgd = attacks.partial(attacks.pgd, epsilon=epsilon, steps=attack_steps)
+fgsm = attacks.partial(attacks.pgd, epsilon=epsilon, steps=1, step_size=epsilon, random_start=False)
+sgd = training.SGD(learning_rate)
+recipe = training.Recipe(epochs=epochs, optimizer=sgd, batch_size=batch_size, loss="ce")
+study = phases.Study(network, phases.Images(dataset, n_train, pool), seeds, recipe)
+learnt = {
+    "standard": study.learn(epochs=2 * epochs),
+    "FGSM": study.learn(adversary=fgsm),
+    "PGD": study.learn(adversary=pgd),
+}
+
+# %% [markdown]
+# At two epochs the networks are replaced by their linearisations, and these are trained in the
+# same way until the end.
+
+# %% tags=["trainings"]
+times = study.times
+stops = [int(t) for t in times[[len(times) // 4, len(times) // 2]]]
+
+
+def linearised(kind, epoch, **changes):
+    """The same training goes on until the end, with the kernel fixed."""
+    options = {"epochs": epochs - epoch, "n_curvature": n_kernel, "centered": False}
+    return study.fix(learnt[kind], epoch, **options, **changes)
+
+
+continued = {
+    "standard": {t: linearised("standard", t) for t in stops},
+    "PGD": {t: linearised("PGD", t, adversary=pgd) for t in stops},
+}
+trainings = learnt, continued
 
 # %%
-kinds = {"standard": "standard", "FGSM": "plain FGSM", "PGD": "plain adversarial"}
-learnt = study.learn(*kinds.values())
-runs = {name: learnt[kind] for name, kind in kinds.items()}
-times = study.times
+runs, continued = phases.make(trainings, page.store)
 
 # %% [markdown]
 # ## Kernels
@@ -124,7 +144,7 @@ def kernels(run):
     return [kernel(run[t], images) for t in times]
 
 
-paths = {name: np.array(phases.at_once(kernels, zip(of_kind))) for name, of_kind in runs.items()}
+paths = {name: np.array(cores.share(kernels, zip(of_kind))) for name, of_kind in runs.items()}
 k = round(paths["standard"].shape[-1] * 20 / 2500)  # the share of the official code
 
 # %%
@@ -164,50 +184,35 @@ parameters = {
 others = draw.train.balanced(2 * len(images))
 second = np.arange(len(others)) // (len(images) // draw.train.n_classes) % 2 == 1
 others = data.Split(others.x[second], others.y[second], others.n_classes)
-attack = study.attack(steps=20)
+attack = attacks.partial(pgd, steps=20)
 
 
 def as_official(run, seed):
     """Kernels of a run, on the images of the official code."""
     kernels, key = [kernel(run[0], images)], jax.random.key(seed)
     for t in times[1:]:
-        logits_fn = phases.Classifier(study.model, run[t]).logits_fn
-        kernels.append(kernel(run[t], attack(logits_fn, others.x, others.y, key)))
+        kernels.append(kernel(run[t], attack(run.logits_fn(t), others.x, others.y, key)))
     return np.array(kernels)
 
 
 # %%
 changed = {
-    name: np.array(phases.at_once(as_official, zip(runs[name], seeds, strict=True)))
+    name: np.array(cores.share(as_official, zip(runs[name], seeds, strict=True)))
     for name in ("standard", "PGD")
 }
 
 # %% [markdown]
 # ## Linearising
 #
-# At two epochs the networks are replaced by their linearisations, and these are trained in the
-# same way until the end. A linearised ReLU network jumps where the image makes a ReLU switch, and
+# A linearised ReLU network jumps where the image makes a ReLU switch, and
 # gradients do not see it (see *Adversarial training on a fixed kernel gives a robust classifier*).
 # So robust accuracy is measured by two attacks, one on the model and one through a copy of it with
 # smooth activations, and an image has to withstand both.
 
 # %%
-stops = [int(t) for t in times[[len(times) // 4, len(times) // 2]]]
-continued = {
-    name: study.fix(
-        {e: [run[e] for run in runs[name]] for e in stops},
-        images,
-        kind=kinds[name],
-        epochs={e: epochs - e for e in stops},
-        centered=False,
-    )
-    for name in ("standard", "PGD")
-}
-
-# %%
 test = draw.test
 smooth = models.get(network, n_classes=draw.train.n_classes, softplus=20.0)
-through_smooth = phases.smoothed(study.attack(steps=50), smooth)
+through_smooth = attacks.smoothed(attacks.partial(pgd, steps=50), smooth)
 
 
 def measure(classifiers):
@@ -216,17 +221,17 @@ def measure(classifiers):
     return clean, robust
 
 
-networks = {
-    name: measure([phases.Classifier(study.model, run[epochs]) for run in of_kind])
-    for name, of_kind in runs.items()
+networks = {name: measure([run.logits_fn(epochs) for run in runs[name]]) for name in runs}
+linear = {
+    name: {e: measure([run.logits_fn() for run in of_seeds]) for e, of_seeds in at.items()}
+    for name, at in continued.items()
 }
-linear = {name: {e: measure(c) for e, c in at.items()} for name, at in continued.items()}
 
 # %% [markdown]
 # ## What was measured
 
 # %% tags=["hide-input"]
-maps = {name: np.mean([dynamics.distances(p) for p in paths[name]], axis=0) for name in kinds}
+maps = {name: np.mean([dynamics.distances(p) for p in paths[name]], axis=0) for name in runs}
 largest = max(m.max() for m in maps.values())
 edges = [*(times[:-1] + times[1:]) / 2]
 edges = [times[0] - 0.5, *edges, times[-1] + 0.5]
@@ -254,7 +259,7 @@ figure, panels = plt.subplots(
     1, 3, figsize=(9.5, 4.2), subplot_kw={"projection": "polar"}, sharey=True
 )
 turned = {}
-for name in kinds:
+for name in runs:
     tops, rests = zip(*(dynamics.truncate(p, k) for p in paths[name]), strict=True)
     parts = {"whole kernel": paths[name], "top part": tops, "rest": rests}
     for axes, (part, of_seeds) in zip(panels, parts.items(), strict=True):
@@ -280,7 +285,7 @@ plots.show(
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(6.4, 3.6))
-for name in kinds:
+for name in runs:
     plots.band(axes, times, claims.estimates(tails[name]), name)
 axes.axvspan(2 * epochs / 3, epochs, color="0.6", alpha=0.15, linewidth=0)
 axes.xaxis.get_major_locator().set_params(integer=True)
@@ -326,7 +331,7 @@ plots.show(
 
 # %%
 findings = attacks.soundness(
-    phases.Classifier(study.model, runs["PGD"][0][epochs]).logits_fn,
+    runs["PGD"][0].logits_fn(epochs),
     test.x,
     test.y,
     jax.random.key(seeds[0]),
@@ -362,7 +367,7 @@ measurements = {
         parameters["PGD"], parameters["standard"]
     ),
 }
-for name in kinds:
+for name in runs:
     measurements[f"late path, {name}"] = claims.estimate(length[name])
 
 # %%

@@ -11,7 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float64, Int, Num
+
+Number = float | np.number | Num[Array | np.ndarray, "..."]
+"""A number as users have it: a whole one as 10, 10.0, or an array of one element."""
 
 
 def whole(name: str, value: Any, *, least: int = 1, most: float = inf) -> int:
@@ -114,22 +117,43 @@ def labels(
     """Labels, one a point, counted from 0; lists become arrays.
 
     Raises:
-        TypeError: if they are not of an integer type.
-        ValueError: if there are not n of them in one row, or one is no class. Values are not
-            looked at while another function is being compiled.
+        ValueError: if there are not n of them in one row, they are not of an integer type, or one
+            is no class. Values are not looked at while another function is being compiled.
     """
     y = y if isinstance(y, jax.Array | np.ndarray) else np.asarray(y)
-    if not jnp.issubdtype(y.dtype, jnp.integer):
-        raise TypeError(f"{name}: dtype {y.dtype} is not allowed; labels are of an integer type")
     if y.shape != (n,):
         raise ValueError(f"{name}: shape {y.shape} is not allowed; labels of {n} points are ({n},)")
-    if n_classes is not None and not isinstance(y, jax.core.Tracer):
-        if n and (int(y.min()) < 0 or int(y.max()) >= n_classes):
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise ValueError(f"{name}: dtype {y.dtype} is not allowed; labels are of an integer type")
+    if n_classes is not None and n > 0 and not isinstance(y, jax.core.Tracer):
+        least, most = int(y.min()), int(y.max())
+        if least < 0 or most >= n_classes:
             raise ValueError(
-                f"{name}: has labels from {int(y.min())} to {int(y.max())}; they are 0 to "
-                f"{n_classes - 1}"
+                f"{name}: has labels from {least} to {most}; they are 0 to {n_classes - 1}"
             )
     return y
+
+
+def targets(name: str, y: Any, n: int) -> Float64[np.ndarray, "n c"]:
+    """Targets of a regression, one row a point; a single column may come without its axis.
+
+    Raises:
+        TypeError: if they are not of a real type, or are labels: one integer a point.
+        ValueError: if there are not n rows, or values are not finite.
+    """
+    y = np.asarray(y)
+    whole = y.dtype == bool or jnp.issubdtype(y.dtype, jnp.integer)
+    if not (whole or jnp.issubdtype(y.dtype, jnp.floating)):
+        raise TypeError(f"{name}: dtype {y.dtype} is not allowed; targets are real numbers")
+    if whole and y.ndim == 1:
+        raise TypeError(f"{name}: dtype {y.dtype} is that of labels; targets are one-hot or signs")
+    if y.shape[:1] != (n,) or y.ndim not in (1, 2) or y.size == 0:
+        raise ValueError(
+            f"{name}: shape {y.shape} is not allowed; targets of {n} points are ({n}, outputs)"
+        )
+    if not np.isfinite(y).all():
+        raise ValueError(f"{name}: has values that are not finite")
+    return y.reshape(n, -1).astype(np.float64)
 
 
 def logits(shape_of: Any, n: int) -> int:

@@ -18,10 +18,12 @@ import numpy as np
 from jaxtyping import Array, Float64, Int, Num
 from scipy.special import entr
 
-Kernels = Num[Array | np.ndarray, "..."]
+from ntklib import _checks
+
+Kernels = Num[Array | np.ndarray, "..."] | Sequence[Num[Array | np.ndarray, "..."]]
 Each = np.float64 | Float64[np.ndarray, "..."]
 """One number a kernel: a number for (N, N), else an array."""
-Numbers = Sequence[float | int] | Num[Array | np.ndarray, "..."]
+Numbers = Sequence[float] | Num[Array | np.ndarray, "..."]
 
 # Relative to the largest entry or eigenvalue: above what float32 rounds, below what means a thing.
 _ROUNDING = 1e-4
@@ -31,8 +33,8 @@ class Polar(NamedTuple):
     """A sequence of kernels, seen from the first one.
 
     Attributes:
-        radius: Distance from the first kernel, in units of the last one's.
-        angle: Angle to the first kernel, in radians.
+        radius: distance from the first kernel, in units of the last one's.
+        angle: angle to the first kernel, in radians.
     """
 
     radius: Float64[np.ndarray, " t"]
@@ -44,7 +46,7 @@ class Specialisation(NamedTuple):
 
     Attributes:
         matrix: KSM[c, k], of the kernel of class c with the indicator of class k.
-        mean: Of the diagonal; 1 if all classes share one kernel, below C if kernels are positive
+        mean: of the diagonal; 1 if all classes share one kernel, below C if kernels are positive
             semi-definite. For two classes it is always 1: their indicators differ in sign only.
     """
 
@@ -56,14 +58,14 @@ def centre(kernels: Kernels) -> Float64[np.ndarray, "... n n"]:
     """The kernels $HKH$ of centred features, whose rows and columns have mean zero.
 
     Args:
-        kernels: One kernel (N, N), or several (..., N, N).
+        kernels: one kernel (N, N), or several (..., N, N).
 
     Returns:
         Kernels of the same shape.
 
     Raises:
-        TypeError: If the kernels are not of a floating-point type.
-        ValueError: If they have another shape, or values that are not finite.
+        TypeError: if the kernels are not of a floating-point type.
+        ValueError: if they have another shape, or values that are not finite.
     """
     kernels = _checked("kernels", kernels)
     rows = kernels - kernels.mean(-1, keepdims=True)
@@ -76,16 +78,16 @@ def similarity(a: Kernels, b: Kernels, *, centred: bool = False) -> Each:
     Centred, it is the centred kernel alignment of Cortes et al. (2012).
 
     Args:
-        a: One kernel (N, N), or several (..., N, N).
-        b: Kernels of a shape that can be broadcast to that of a.
-        centred: Whether to compare the kernels of centred features, see `centre`.
+        a: one kernel (N, N), or several (..., N, N).
+        b: kernels of a shape that can be broadcast to that of a.
+        centred: whether to compare the kernels of centred features, see `centre`.
 
     Returns:
         One number a pair, from -1 to 1.
 
     Raises:
-        TypeError: If kernels are not of a floating-point type.
-        ValueError: If shapes do not fit, values are not finite, or a kernel is zero (constant, if
+        TypeError: if kernels are not of a floating-point type.
+        ValueError: if shapes do not fit, values are not finite, or a kernel is zero (constant, if
             centred), as it has no direction then.
     """
     a, b = _directed("a", a, centred), _directed("b", b, centred)
@@ -99,16 +101,16 @@ def distance(a: Kernels, b: Kernels, *, centred: bool = False) -> Each:
     r"""Kernel distance $S(A, B)$, one minus the `similarity`.
 
     Args:
-        a: One kernel (N, N), or several (..., N, N).
-        b: Kernels of a shape that can be broadcast to that of a.
-        centred: Whether to compare the kernels of centred features, see `centre`.
+        a: one kernel (N, N), or several (..., N, N).
+        b: kernels of a shape that can be broadcast to that of a.
+        centred: whether to compare the kernels of centred features, see `centre`.
 
     Returns:
         One number a pair, from 0 to 2; to 1 for positive semi-definite kernels.
 
     Raises:
-        TypeError: See `similarity`.
-        ValueError: See `similarity`.
+        TypeError: see `similarity`.
+        ValueError: see `similarity`.
     """
     return 1 - similarity(a, b, centred=centred)
 
@@ -119,19 +121,19 @@ def distances(
     """Kernel distance of all pairs, by one matrix product.
 
     Args:
-        a: Kernels (S, N, N).
-        b: Kernels (T, N, N); None for a itself.
-        centred: Whether to compare the kernels of centred features, see `centre`.
+        a: kernels (S, N, N).
+        b: kernels (T, N, N); None for a itself.
+        centred: whether to compare the kernels of centred features, see `centre`.
 
     Returns:
         The distance of a[s] and b[t].
 
     Raises:
-        TypeError: See `similarity`.
-        ValueError: See `similarity`.
+        TypeError: see `similarity`.
+        ValueError: see `similarity`.
     """
-    first = _directed("a", _sequence("a", a), centred)
-    second = first if b is None else _directed("b", _sequence("b", b), centred)
+    first = _directed("a", a, centred, ndim=3)
+    second = first if b is None else _directed("b", b, centred, ndim=3)
     _check_fit(first, second)
     rows, columns = first.reshape(len(first), -1), second.reshape(len(second), -1)
     norms = np.outer(np.linalg.norm(rows, axis=1), np.linalg.norm(columns, axis=1))
@@ -147,18 +149,18 @@ def velocity(
     velocity of a smooth path goes down: compare velocities at equal $\Delta$.
 
     Args:
-        kernels: Kernels (T, N, N).
-        times: Their times, ascending, such as epochs.
-        centred: Whether to compare the kernels of centred features, see `centre`.
+        kernels: kernels (T, N, N).
+        times: their times, ascending, such as epochs.
+        centred: whether to compare the kernels of centred features, see `centre`.
 
     Returns:
         T - 1 velocities, per unit of time.
 
     Raises:
-        TypeError: See `similarity`.
-        ValueError: See `similarity`; or if the times do not fit.
+        TypeError: see `similarity`.
+        ValueError: see `similarity`; or if the times do not fit.
     """
-    kernels = _sequence("kernels", kernels)
+    kernels = _checked("kernels", kernels, ndim=3)
     elapsed = np.diff(_times(times, len(kernels)))
     return distance(kernels[:-1], kernels[1:], centred=centred) / elapsed
 
@@ -170,43 +172,43 @@ def path_length(kernels: Kernels, *, centred: bool = False) -> float:
     times.
 
     Args:
-        kernels: Kernels (T, N, N).
-        centred: Whether to compare the kernels of centred features, see `centre`.
+        kernels: kernels (T, N, N).
+        centred: whether to compare the kernels of centred features, see `centre`.
 
     Returns:
         The sum of the steps, 0 for a single kernel.
 
     Raises:
-        TypeError: See `similarity`.
-        ValueError: See `similarity`.
+        TypeError: see `similarity`.
+        ValueError: see `similarity`.
     """
-    kernels = _sequence("kernels", kernels)
+    kernels = _checked("kernels", kernels, ndim=3)
     return float(distance(kernels[:-1], kernels[1:], centred=centred).sum())
 
 
-def settling_time(remaining: Numbers, times: Numbers, yardstick: float | int) -> float:
+def settling_time(remaining: Numbers, times: Numbers, yardstick: float) -> float:
     """The first of the given times from which on a curve stays below a yardstick.
 
     For the remaining distance to the final kernel, `distances(kernels, kernels[-1:])[:, 0]`. That
     is zero at the end, so the last time as an answer means: not before the end.
 
     Args:
-        remaining: Value of the curve at each time.
-        times: The times, ascending. No value between them is interpolated.
-        yardstick: What the curve must be below, strictly.
+        remaining: value of the curve at each time.
+        times: the times, ascending. No value between them is interpolated.
+        yardstick: what the curve must be below, strictly.
 
     Returns:
         The time; infinity if the last value is not below the yardstick.
 
     Raises:
-        ValueError: If lengths differ, times do not ascend, or a number is not finite.
+        ValueError: if lengths differ, times do not ascend, or a number is not finite.
     """
     remaining = np.asarray(remaining, np.float64)
-    if remaining.ndim != 1:
-        raise ValueError(f"remaining: shape {remaining.shape}; expected (times,)")
-    times = _times(times, len(remaining))
-    if not (np.isfinite(remaining).all() and np.isfinite(yardstick)):
-        raise ValueError(f"remaining, yardstick: {remaining}, {yardstick}; all must be finite")
+    if remaining.ndim != 1 or len(remaining) == 0:
+        raise ValueError(f"remaining: shape {remaining.shape} is not allowed; it is (times,)")
+    times, yardstick = _times(times, len(remaining)), _checks.number("yardstick", yardstick)
+    if not np.isfinite(remaining).all():
+        raise ValueError("remaining: has values that are not finite")
     below = np.append(np.flatnonzero(remaining >= yardstick) + 1, 0).max()
     return float(np.append(times, np.inf)[below])
 
@@ -220,20 +222,18 @@ def truncate(
     swap directions: they are no fixed subspaces.
 
     Args:
-        kernels: One kernel (N, N), or several (..., N, N).
-        k: How many of the largest eigenvalues, from 1 to N - 1.
+        kernels: one kernel (N, N), or several (..., N, N).
+        k: how many of the largest eigenvalues, from 1 to N - 1.
 
     Returns:
         Two arrays of kernels, of the shape of `kernels`, which is their sum.
 
     Raises:
-        TypeError: If the kernels are not of a floating-point type.
-        ValueError: If they are not symmetric or not finite, or k is out of range.
+        TypeError: if the kernels are not of a floating-point type.
+        ValueError: if they are not symmetric or not finite, or k is out of range.
     """
     kernels = _symmetric("kernels", kernels)
-    n = kernels.shape[-1]
-    if not 1 <= k < n:
-        raise ValueError(f"k is {k}; it must be from 1 to {n - 1}, for kernels of {n} rows")
+    k = _checks.whole("k", k, most=kernels.shape[-1] - 1)
     values, vectors = np.linalg.eigh(kernels)
     top = (vectors[..., -k:] * values[..., None, -k:]) @ vectors[..., -k:].mT
     return top, kernels - top
@@ -247,20 +247,20 @@ def polar(kernels: Kernels, *, centred: bool = False) -> Polar:
     `truncate` returns.
 
     Args:
-        kernels: Kernels (T, N, N).
-        centred: Whether to take the kernels of centred features, see `centre`.
+        kernels: kernels (T, N, N).
+        centred: whether to take the kernels of centred features, see `centre`.
 
     Returns:
         Radius and angle of each kernel, both 0 for the first (the angle up to about 1e-8).
 
     Raises:
-        TypeError: See `similarity`.
-        ValueError: See `similarity`; or if the last kernel is the first one.
+        TypeError: see `similarity`.
+        ValueError: see `similarity`; or if the last kernel is the first one.
     """
-    kernels = _directed("kernels", _sequence("kernels", kernels), centred)
+    kernels = _directed("kernels", kernels, centred, ndim=3)
     moved = np.linalg.norm(kernels - kernels[0], axis=(1, 2))
     if moved[-1] == 0:
-        raise ValueError("kernels: the last one equals the first, so there is no unit of radius")
+        raise ValueError("kernels: the last one equals the first; their distance is the unit")
     return Polar(moved / moved[-1], np.arccos(similarity(kernels, kernels[0])))
 
 
@@ -268,14 +268,14 @@ def spectrum(kernels: Kernels) -> Float64[np.ndarray, "... n"]:
     """Eigenvalues of kernels, descending.
 
     Args:
-        kernels: One kernel (N, N), or several (..., N, N).
+        kernels: one kernel (N, N), or several (..., N, N).
 
     Returns:
         The eigenvalues of each kernel.
 
     Raises:
-        TypeError: If the kernels are not of a floating-point type.
-        ValueError: If they are not symmetric or not finite.
+        TypeError: if the kernels are not of a floating-point type.
+        ValueError: if they are not symmetric or not finite.
     """
     return np.linalg.eigvalsh(_symmetric("kernels", kernels))[..., ::-1]
 
@@ -286,13 +286,13 @@ def trace_rank(eigenvalues: Numbers) -> Each:
     From 1 (rank one) to N (all eigenvalues equal). Source: Vershynin (2012).
 
     Args:
-        eigenvalues: Of one kernel (N,), or several (..., N), descending; see `spectrum`.
+        eigenvalues: of one kernel (N,), or several (..., N), descending; see `spectrum`.
 
     Returns:
         One number a kernel.
 
     Raises:
-        ValueError: If eigenvalues are not descending, not finite, negative beyond the rounding of
+        ValueError: if eigenvalues are not descending, not finite, negative beyond the rounding of
             float32, or all zero.
     """
     return _shares(eigenvalues).sum(-1)
@@ -305,13 +305,13 @@ def entropy_rank(eigenvalues: Numbers) -> Each:
     Vetterli (2007).
 
     Args:
-        eigenvalues: Of one kernel (N,), or several (..., N), descending; see `spectrum`.
+        eigenvalues: of one kernel (N,), or several (..., N), descending; see `spectrum`.
 
     Returns:
         One number a kernel.
 
     Raises:
-        ValueError: See `trace_rank`.
+        ValueError: see `trace_rank`.
     """
     shares = _shares(eigenvalues)
     return np.exp(entr(shares / shares.sum(-1, keepdims=True)).sum(-1))
@@ -323,13 +323,13 @@ def concentration(eigenvalues: Numbers) -> Float64[np.ndarray, "... n"]:
     The share of the kernel's squared Frobenius norm, not of its trace (Tsilivis & Kempe 2022).
 
     Args:
-        eigenvalues: Of one kernel (N,), or several (..., N), descending; see `spectrum`.
+        eigenvalues: of one kernel (N,), or several (..., N), descending; see `spectrum`.
 
     Returns:
         The shares for all k from 1 to N; the one for k is `[..., k - 1]`.
 
     Raises:
-        ValueError: See `trace_rank`.
+        ValueError: see `trace_rank`.
     """
     energy = np.cumsum(_shares(eigenvalues) ** 2, axis=-1)
     return energy / energy[..., -1:]
@@ -347,71 +347,71 @@ def specialisation(kernels: Kernels, labels: Int[Array | np.ndarray, "..."]) -> 
 
     Args:
         kernels: $K^{(c)}$, the kernel of output c, (C, N, N), or at several epochs (..., C, N, N).
-        labels: Class of each input, (N,), from 0 to C - 1, all of them present.
+        labels: class of each input, (N,), from 0 to C - 1, all of them present.
 
     Returns:
         The matrix, and the mean of its diagonal.
 
     Raises:
-        TypeError: If kernels are not of a floating-point type, or labels not of an integer type.
-        ValueError: If shapes do not fit, kernels are not finite or zero, labels are out of range,
+        TypeError: if kernels are not of a floating-point type, or labels not of an integer type.
+        ValueError: if shapes do not fit, kernels are not finite or zero, labels are out of range,
             or a class has no input, or no kernel that fits its indicator.
     """
     kernels = _directed("kernels", kernels, centred=False)
-    labels = np.asarray(labels)
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise TypeError(f"labels have dtype {labels.dtype}; expected an integer type")
-    if kernels.ndim < 3 or labels.shape != kernels.shape[-1:]:
+    if kernels.ndim < 3 or kernels.shape[-3] < 2:
         raise ValueError(
-            f"kernels, labels: shapes {kernels.shape} and {labels.shape}; expected "
-            "(..., classes, n, n) and (n,)"
+            f"kernels: shape {kernels.shape} is not allowed; it is (..., classes, n, n), with 2 "
+            "classes or more"
         )
-    classes = kernels.shape[-3]
-    if classes < 2 or not np.array_equal(np.unique(labels), np.arange(classes)):
-        raise ValueError(
-            f"labels: the classes present are {np.unique(labels)}; expected all from 0 to "
-            f"{classes - 1}, one a kernel, and 2 or more"
-        )
+    classes, n = kernels.shape[-3:-1]
+    labels = np.asarray(_checks.labels("labels", labels, n, classes))
+    if len(present := np.unique(labels)) < classes:
+        raise ValueError(f"labels: has {present} only; each of 0 to {classes - 1} is there")
     indicators = np.eye(classes)[:, labels]
     indicators -= indicators.mean(1, keepdims=True)
     fits = ((indicators @ kernels) * indicators).sum(-1) / (indicators**2).sum(1)
     alignment = fits / np.linalg.norm(kernels, axis=(-2, -1))[..., None]
     mean = alignment.mean(-2, keepdims=True)
     if not (mean > np.finfo(np.float64).eps).all():
-        raise ValueError("kernels: their fits to the indicator of a class are zero or negative")
+        raise ValueError(
+            "kernels: fits to the indicator of a class are zero or negative; their mean is positive"
+        )
     matrix = alignment / mean
     return Specialisation(matrix, np.trace(matrix, axis1=-2, axis2=-1) / classes)
 
 
-def _checked(name: str, kernels: Kernels) -> Float64[np.ndarray, "... n n"]:
+def _checked(
+    name: str, kernels: Kernels, *, ndim: int | None = None
+) -> Float64[np.ndarray, "... n n"]:
+    kernels = np.asarray(kernels)
     if not jnp.issubdtype(kernels.dtype, jnp.floating):
-        raise TypeError(f"{name}: dtype {kernels.dtype}; expected a floating-point type")
-    if kernels.ndim < 2 or kernels.shape[-1] != kernels.shape[-2] or 0 in kernels.shape[-2:]:
-        raise ValueError(f"{name}: shape {kernels.shape}; expected (..., n, n), n > 0")
-    kernels = np.asarray(kernels, np.float64)
+        raise TypeError(
+            f"{name}: dtype {kernels.dtype} is not allowed; it is a floating-point type"
+        )
+    square = kernels.ndim >= 2 and kernels.shape[-1] == kernels.shape[-2] > 0
+    if not square or (ndim and (kernels.ndim != ndim or len(kernels) == 0)):
+        wanted = "(epochs, n, n)" if ndim == 3 else "(..., n, n)"
+        raise ValueError(
+            f"{name}: shape {kernels.shape} is not allowed; it is {wanted}, none empty"
+        )
     if not np.isfinite(kernels).all():
         raise ValueError(f"{name}: has values that are not finite")
-    return kernels
-
-
-def _sequence(name: str, kernels: Kernels) -> Kernels:
-    if kernels.ndim != 3 or len(kernels) == 0:
-        raise ValueError(f"{name}: shape {kernels.shape}; expected (epochs, n, n), none of them 0")
-    return kernels
+    return np.asarray(kernels, np.float64)
 
 
 def _symmetric(name: str, kernels: Kernels) -> Float64[np.ndarray, "... n n"]:
     kernels = _checked(name, kernels)
     # LAPACK reads one triangle only, and would not notice.
-    largest = np.abs(kernels).max(initial=0)
-    if (np.abs(kernels - kernels.mT) > _ROUNDING * largest).any():
-        raise ValueError(f"{name}: not symmetric")
+    if (np.abs(kernels - kernels.mT) > _ROUNDING * np.abs(kernels).max(initial=0)).any():
+        raise ValueError(f"{name}: is not symmetric; kernels are")
     return kernels
 
 
-def _directed(name: str, kernels: Kernels, centred: bool) -> Float64[np.ndarray, "... n n"]:
+def _directed(
+    name: str, kernels: Kernels, centred: bool, *, ndim: int | None = None
+) -> Float64[np.ndarray, "... n n"]:
     """Kernels, centred if asked for, none of which is zero up to the rounding of float64."""
-    raw = _checked(name, kernels)
+    raw = _checked(name, kernels, ndim=ndim)
     result = centre(raw) if centred else raw
     before, after = (np.linalg.norm(m, axis=(-2, -1)) for m in (raw, result))
     if not (after > 1e-13 * before).all():
@@ -422,15 +422,15 @@ def _directed(name: str, kernels: Kernels, centred: bool) -> Float64[np.ndarray,
 
 def _check_fit(a: Float64[np.ndarray, "..."], b: Float64[np.ndarray, "..."]) -> None:
     if a.shape[-1] != b.shape[-1]:
-        raise ValueError(f"a, b: kernels of {a.shape[-1]} and {b.shape[-1]} rows do not compare")
+        raise ValueError(f"b: kernels have {b.shape[-1]} rows; they have {a.shape[-1]}, as in a")
 
 
 def _times(times: Numbers, n: int) -> Float64[np.ndarray, " t"]:
     times = np.asarray(times, np.float64)
-    if times.shape != (n,) or n == 0:
-        raise ValueError(f"times: shape {times.shape}; expected ({n},), n > 0, one an entry")
+    if times.shape != (n,):
+        raise ValueError(f"times: shape {times.shape} is not allowed; it is ({n},), one an entry")
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
-        raise ValueError(f"times are {times}; they must be finite and ascend")
+        raise ValueError(f"times: {times} do not ascend; they are finite and do")
     return times
 
 
@@ -438,13 +438,10 @@ def _shares(eigenvalues: Numbers) -> Float64[np.ndarray, "... n"]:
     """Eigenvalues in units of the largest one; what rounding has made negative is zero."""
     values = np.asarray(eigenvalues, np.float64)
     if values.ndim < 1 or 0 in values.shape:
-        raise ValueError(f"eigenvalues: shape {values.shape}; expected (..., n), n > 0")
-    if (
-        not np.isfinite(values).all()
-        or (np.diff(values) > 0).any()
-        or not (values[..., 0] > 0).all()
-    ):
-        raise ValueError("eigenvalues: must be finite and descend from one that is positive")
+        raise ValueError(f"eigenvalues: shape {values.shape} is not allowed; it is (..., n)")
+    descend = np.isfinite(values).all() and (np.diff(values) <= 0).all()
+    if not (descend and (values[..., 0] > 0).all()):
+        raise ValueError("eigenvalues: do not descend from one that is positive and finite")
     shares = values / values[..., :1]
     if (shares < -_ROUNDING).any():
         raise ValueError(

@@ -22,15 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array, Bool, Float, Float64, Int, Num, PRNGKeyArray
-from tqdm import tqdm
+from jaxtyping import Array, Bool, Float, Float64, Int, PRNGKeyArray
 
-from ntklib import attacks
+from ntklib import _checks, attacks
 from ntklib.attacks import ball
-from ntklib.infinite import Regressor, kernel
+from ntklib.infinite import Regressor, Rows, kernel
 
 Members = int | np.integer | Sequence[int] | Int[np.ndarray, "..."]
 """One feature by its index, or a group of them, such as `range(10, 50)`, whose sum is meant."""
+Labels = Int[Array | np.ndarray, " m"] | Sequence[int]
 
 
 def logits_fn(regressor: Regressor, members: Members, *, unit: bool = False) -> Partial:
@@ -40,9 +40,9 @@ def logits_fn(regressor: Regressor, members: Members, *, unit: bool = False) -> 
     regressor's own `logits_fn`, such as an attack, serves them all.
 
     Args:
-        regressor: The regressor.
-        members: Indices of features, 0 for the largest eigenvalue.
-        unit: Whether to scale the function to a root mean square of 1 over the training inputs and
+        regressor: the regressor.
+        members: indices of features, 0 for the largest eigenvalue.
+        unit: whether to scale the function to a root mean square of 1 over the training inputs and
             outputs. Predictions stay the same, and for one output the signs of gradients do. But
             the cross-entropy of a tiny output is log 2 to all digits of float32, so that an attack
             cannot compare losses, and that of a large one underflows; and for several outputs the
@@ -52,8 +52,8 @@ def logits_fn(regressor: Regressor, members: Members, *, unit: bool = False) -> 
         The function, from inputs (m, ...) to outputs (m, c).
 
     Raises:
-        TypeError: If indices are not integers.
-        ValueError: If there are none, one is out of range, or one is repeated.
+        TypeError: if indices are not integers.
+        ValueError: if there are none, one is out of range, or one is repeated.
     """
     indices = _indices(regressor, members)
     weights = _weights(regressor, indices)
@@ -70,8 +70,8 @@ def logits_fn(regressor: Regressor, members: Members, *, unit: bool = False) -> 
 def usefulness(
     regressor: Regressor,
     groups: Sequence[Members],
-    x: Float[Array | np.ndarray, "m ..."],
-    y: Int[Array | np.ndarray, " m"],
+    x: Rows,
+    y: Labels,
 ) -> Bool[np.ndarray, "g m"]:
     r"""Which points each feature, or group of features, classifies correctly.
 
@@ -79,40 +79,39 @@ def usefulness(
     serves all; `range(n)` stands for all n features.
 
     Args:
-        regressor: The regressor.
-        groups: Features and groups of features, see `Members`.
-        x: Inputs, not those of the training.
-        y: Their labels.
+        regressor: the regressor.
+        groups: features and groups of features, see `Members`.
+        x: inputs, not those of the training.
+        y: their labels.
 
     Returns:
         The outcomes, one row a group; a function value of exactly zero is not correct.
 
     Raises:
-        TypeError: If indices or labels are not integers, or x is not of a floating-point type.
-        ValueError: If inputs, labels or indices do not fit.
+        TypeError: if indices or labels are not integers, or x is not of a floating-point type.
+        ValueError: if inputs, labels or indices do not fit.
     """
-    _check_points(regressor, x, y)
+    x, y = _points(regressor, x, y)
     chosen = [_indices(regressor, members) for members in groups]
     projected = np.asarray(kernel(regressor.kernel_fn, x, regressor.x), np.float64)
-    projected, labels = projected @ regressor.eigenvectors, jnp.asarray(y)
+    projected = projected @ regressor.eigenvectors
     outcomes = np.empty((len(chosen), len(y)), bool)
     for row, indices in zip(outcomes, chosen, strict=True):
         logits = projected[:, indices] @ _weights(regressor, indices)
-        row[:] = attacks.correct(jnp.asarray(logits), labels)
+        row[:] = attacks.correct(jnp.asarray(logits), y)
     return outcomes
 
 
 def robustness(
     regressor: Regressor,
     groups: Sequence[Members],
-    x: Float[Array | np.ndarray, "m h w c"],
-    y: Int[Array | np.ndarray, " m"],
+    x: Rows,
+    y: Labels,
     key: PRNGKeyArray,
     *,
     attack: attacks.Attack,
-    among: Bool[np.ndarray, "g m"] | None = None,
+    among: Bool[np.ndarray, "..."] | None = None,
     batch_size: int = 128,
-    progress: bool = False,
 ) -> Bool[np.ndarray, "g m"]:
     r"""Which points each feature, or group, classifies correctly under an attack on itself.
 
@@ -121,33 +120,35 @@ def robustness(
     function is scaled, see `logits_fn`, attacked by itself, and the attack is compiled once.
 
     Args:
-        regressor: The regressor.
-        groups: Features and groups of features, see `Members`.
-        x: Images, not those of the training.
-        y: Their labels.
-        key: For the attack; all groups share it.
+        regressor: the regressor.
+        groups: features and groups of features, see `Members`.
+        x: images, not those of the training.
+        y: their labels.
+        key: for the attack; all groups share it.
         attack: `attack(logits_fn, x, y, key)`, which returns images; for one step of the sign
             method `partial(attacks.pgd, epsilon=e, steps=1, step_size=e, random_start=False)`.
-        among: The points to attack for each group, such as those that withstand another attack;
+        among: the points to attack for each group, such as those that withstand another attack;
             the others count as broken. All by default.
-        batch_size: Images attacked at once, at least 1. Only those are that the function
+        batch_size: images attacked at once, at least 1. Only those are that the function
             classifies correctly, about half of them for most features.
-        progress: Whether to show a progress bar over the groups.
 
     Returns:
         The outcomes, one row a group. A mistake on the clean image counts as one.
 
     Raises:
-        TypeError: If indices or labels are not integers, or x is not of a floating-point type.
-        ValueError: If inputs, labels, indices or `among` do not fit, or `batch_size` is out of
+        TypeError: if indices or labels are not integers, or x is not of a floating-point type.
+        ValueError: if inputs, labels, indices or `among` do not fit, or `batch_size` is out of
             range.
     """
+    x, y = _points(regressor, x, y)
     outcomes = usefulness(regressor, groups, x, y)
     if among is not None:
         if among.shape != outcomes.shape:
-            raise ValueError(f"among: shape {among.shape}; expected {outcomes.shape}")
+            raise ValueError(
+                f"among: shape {among.shape} is not allowed; it is {outcomes.shape}, a row a group"
+            )
         outcomes &= among
-    for row, members in zip(outcomes, tqdm(groups, disable=not progress), strict=True):
+    for row, members in zip(outcomes, groups, strict=True):
         function = logits_fn(regressor, members, unit=True)
         row[:] = attacks.withstand(
             function, x, y, key, among=row, attack=attack, batch_size=batch_size
@@ -158,12 +159,12 @@ def robustness(
 def fgsm(
     regressor: Regressor,
     groups: Sequence[Members],
-    x: Float[Array | np.ndarray, "m h w c"],
-    y: Int[Array | np.ndarray, " m"],
+    x: Rows,
+    y: Labels,
     *,
-    epsilon: float | int,
+    epsilon: float,
     clip: attacks.Clip = (0.0, 1.0),
-) -> Float[Array, "g m h w c"]:
+) -> Float[Array, "g m ..."]:
     r"""FGSM images of each feature, or group, of a regressor with one output.
 
     With $a$ the coefficients of a group, its function has the gradient $\sum_j a_j \nabla_x
@@ -172,35 +173,34 @@ def fgsm(
     the same images. Source of the attack: Goodfellow, Shlens & Szegedy (2015).
 
     Args:
-        regressor: The regressor.
-        groups: Features and groups of features, see `Members`.
-        x: Images, within `clip`.
-        y: Their labels, 0 or 1.
-        epsilon: Radius of the attack, in units of pixels.
-        clip: Range of a pixel.
+        regressor: the regressor.
+        groups: features and groups of features, see `Members`.
+        x: images, within `clip`.
+        y: their labels, 0 or 1.
+        epsilon: radius of the attack, in units of pixels.
+        clip: range of a pixel.
 
     Returns:
         The images, $\mathrm{clip}(x - \epsilon\, s\, \mathrm{sign} \nabla \phi(x))$ with s the
         sign of the label; one set of them a group.
 
     Raises:
-        TypeError: If indices or labels are not integers, or x is not float32 or float64.
-        ValueError: If the regressor has several outputs, inputs, labels or indices do not fit, or
+        TypeError: if indices or labels are not integers, or x is not float32 or float64.
+        ValueError: if the regressor has several outputs, inputs, labels or indices do not fit, or
             `epsilon` or `clip` is out of range.
     """
-    _check_points(regressor, x, y)
+    x, y = _points(regressor, x, y)
     ball.check(x, epsilon, "linf", clip)
     if regressor.coefficients.shape[1] != 1:
         raise ValueError(
-            f"regressor: has {regressor.coefficients.shape[1]} outputs; it must have one, or the "
-            "gradient of the loss is no multiple of that of the function"
+            f"regressor: has {regressor.coefficients.shape[1]} outputs; it is one with a single "
+            "output, as else the gradient of the loss is no multiple of that of the function"
         )
     chosen = [_indices(regressor, members) for members in groups]
     rows = [regressor.eigenvectors[:, i] @ _weights(regressor, i)[:, 0] for i in chosen]
-    x = jnp.asarray(x)
     coefficients = jnp.array(rows, x.dtype).reshape(len(groups), len(regressor.x))
     slopes = _slopes(Partial(regressor.kernel_fn), regressor.x, coefficients, x)
-    uphill = -jnp.where(jnp.asarray(y) == 1, 1, -1)[:, None, None, None] * jnp.sign(slopes)
+    uphill = -jnp.where(y == 1, 1, -1).reshape(-1, *(1,) * (x.ndim - 1)) * jnp.sign(slopes)
     return jnp.clip(x + jnp.asarray(epsilon, x.dtype) * uphill, *ball.box(x, epsilon, clip))
 
 
@@ -211,47 +211,43 @@ def overlap(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Float64
     mean squared cosine of the principal angles. Two random subspaces have $k/n$ on average.
 
     Args:
-        a: Eigenvectors of one kernel in the columns, that of the largest eigenvalue first, all n
+        a: eigenvectors of one kernel in the columns, that of the largest eigenvalue first, all n
             or the top ones.
-        b: As many of the other kernel.
+        b: as many of the other kernel.
 
     Returns:
         The overlaps, from 0 to 1, for all k from 1 to the number of columns.
 
     Raises:
-        ValueError: If shapes differ, or columns are not orthonormal.
+        ValueError: if shapes differ, or columns are not orthonormal.
     """
     if a.shape != b.shape:
-        raise ValueError(f"a, b: shapes {a.shape} and {b.shape} differ")
+        raise ValueError(f"b: shape {b.shape} is not allowed; it is that of a, {a.shape}")
     a, b = _orthonormal("a", a), _orthonormal("b", b)
     squares = (a.T @ b) ** 2
     return np.diagonal(squares.cumsum(0).cumsum(1)) / np.arange(1, len(squares) + 1)
 
 
-def label_energy(
-    eigenvectors: Float[np.ndarray, "n k"], y: Num[Array | np.ndarray, "..."]
-) -> Float64[np.ndarray, " k"]:
+def label_energy(eigenvectors: Float[np.ndarray, "n k"], y: Rows) -> Float64[np.ndarray, " k"]:
     r"""Share of the targets' energy along each eigenvector, $\|v_i^\top Y\|^2 / \|Y\|_F^2$.
 
     Its cumulative sum is the share within the top eigenspaces; over all n eigenvectors it ends
     at 1.
 
     Args:
-        eigenvectors: In the columns.
-        y: Targets, one column an output.
+        eigenvectors: in the columns.
+        y: targets, one column an output.
 
     Returns:
         The shares, one an eigenvector.
 
     Raises:
-        ValueError: If columns are not orthonormal, or targets do not fit, are not finite or all
+        ValueError: if columns are not orthonormal, or targets do not fit, are not finite or all
             zero.
     """
-    y = np.asarray(y, np.float64)
-    if y.ndim != 2 or len(y) != len(eigenvectors):
-        raise ValueError(f"y: shape {y.shape}; expected ({len(eigenvectors)}, outputs)")
-    if not np.isfinite(y).all() or not y.any():
-        raise ValueError("y: must be finite, and not all zero")
+    y = _checks.targets("y", y, len(eigenvectors))
+    if not y.any():
+        raise ValueError("y: is zero; it has no energy to share")
     eigenvectors = _orthonormal("eigenvectors", eigenvectors)
     return ((eigenvectors.T @ y) ** 2).sum(1) / (y**2).sum()
 
@@ -262,20 +258,19 @@ def gradient_images(
     r"""Gradient of an output in the input, $\nabla_x f_c(x)$: what the function looks for.
 
     Args:
-        function: Such as `logits_fn` of a feature, or that of the whole regressor.
-        x: Inputs, one a row.
-        output: The column c. For a single feature all columns give the same picture, up to a
+        function: such as `logits_fn` of a feature, or that of the whole regressor.
+        x: inputs, one a row.
+        output: the column c. For a single feature all columns give the same picture, up to a
             factor.
 
     Returns:
         One gradient an input; see `min_max` for pictures.
 
     Raises:
-        ValueError: If there is no such output.
+        ValueError: if there is no such output.
     """
     outputs = jax.eval_shape(function, x).shape[1]
-    if not 0 <= output < outputs:
-        raise ValueError(f"output is {output}; it must be from 0 to {outputs - 1}")
+    output = _checks.whole("output", output, least=0, most=outputs - 1)
     return _gradient(function, jnp.asarray(x), output)
 
 
@@ -285,13 +280,13 @@ def min_max(
     """Each image scaled to the range from 0 to 1, over all its pixels and channels.
 
     Args:
-        images: One a row.
+        images: one a row.
 
     Returns:
         The scaled images; a constant one becomes zero.
 
     Raises:
-        ValueError: If images are empty or not finite.
+        ValueError: if images are empty or not finite.
     """
     images = _finite(images)
     axes = tuple(range(1, images.ndim))
@@ -300,47 +295,26 @@ def min_max(
     return shifted / np.where(span > 0, span, 1)
 
 
-def power_spectrum(
-    images: Float[Array | np.ndarray, "..."],
-) -> tuple[Float64[np.ndarray, " f"], Float64[np.ndarray, "m f"]]:
-    r"""Mean power of images against spatial frequency, over all directions and channels.
-
-    The power at (u, v) is $|\hat x(u, v)|^2 / (hw)$ and the frequency $\sqrt{u^2 + v^2}$. White
-    noise of variance $s^2$ has power $s^2$ at all frequencies.
-
-    Args:
-        images: The images, (m, h, w, c).
-
-    Returns:
-        Frequencies in cycles per pixel, multiples of 1 over the shorter side, up to $\sqrt{1/2}$
-        (a chequerboard); and the mean power of each image within half a step of each.
-
-    Raises:
-        ValueError: If images have another shape, are empty or not finite.
-    """
-    power, radius = _power(images)
-    step = 1 / min(power.shape[1:])
-    ring = np.rint(radius / step).astype(int).ravel()
-    members = np.bincount(ring)
-    sums = np.stack([np.bincount(ring, image.ravel()) for image in power])
-    return step * np.arange(len(members)), sums / members
-
-
 def mean_frequency(images: Float[Array | np.ndarray, "..."]) -> Float64[np.ndarray, " m"]:
     r"""Spatial frequency of images, averaged with their power as the weight.
 
     0 for a constant image, the same for all images that differ by a factor.
 
     Args:
-        images: The images, (m, h, w, c).
+        images: the images, (m, h, w, c).
 
     Returns:
         Cycles per pixel, from 0 to $\sqrt{1/2}$; about 0.38 for white noise.
 
     Raises:
-        ValueError: If images have another shape, are empty or not finite, or one is zero.
+        ValueError: if images have another shape, are empty or not finite, or one is zero.
     """
-    power, radius = _power(images)
+    images = _finite(images)
+    if images.ndim != 4:
+        raise ValueError(f"images: shape {images.shape} is not allowed; it is (m, h, w, c)")
+    power = (np.abs(np.fft.fft2(images, axes=(1, 2), norm="ortho")) ** 2).mean(-1)
+    rows, columns = (np.fft.fftfreq(side) for side in images.shape[1:3])
+    radius = np.hypot(rows[:, None], columns)
     total = power.sum((1, 2))
     if not (total > 0).all():
         raise ValueError("images: one is zero; it has no frequency")
@@ -350,14 +324,14 @@ def mean_frequency(images: Float[Array | np.ndarray, "..."]) -> Float64[np.ndarr
 @jax.jit
 def _slopes(
     kernel_fn: Partial,
-    x_train: Float[Array, "n h w c"],
+    x_train: Float[Array, "n ..."],
     coefficients: Float[Array, "g n"],
-    x: Float[Array, "m h w c"],
-) -> Float[Array, "g m h w c"]:
+    x: Float[Array, "m ..."],
+) -> Float[Array, "g m ..."]:
     """Gradients of sums of kernel_fn(x, x_train), one with each row of coefficients, in x."""
 
-    def of_point(z: Float[Array, "h w c"]) -> Float[Array, "g h w c"]:
-        def of_pair(p: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def of_point(z: Float[Array, "..."]) -> Float[Array, "g ..."]:
+        def of_pair(p: Float[Array, "..."]) -> Float[Array, "..."]:
             return jax.grad(lambda q: kernel_fn(q[None], p[None], "ntk")[0, 0])(z)
 
         gradients = jax.lax.map(of_pair, x_train, batch_size=256)  # which stay in the cache
@@ -373,37 +347,25 @@ def _gradient(
     return jax.grad(lambda z: jnp.sum(function(z)[:, output]))(x)
 
 
-def _power(
-    images: Float[Array | np.ndarray, "..."],
-) -> tuple[Float64[np.ndarray, "m h w"], Float64[np.ndarray, "h w"]]:
-    """Power of each image at each point of frequency space, and how far that is from zero."""
-    images = _finite(images)
-    if images.ndim != 4:
-        raise ValueError(f"images: shape {images.shape}; expected (m, h, w, c)")
-    power = np.abs(np.fft.fft2(images, axes=(1, 2), norm="ortho")) ** 2
-    rows, columns = (np.fft.fftfreq(side) for side in images.shape[1:3])
-    return power.mean(-1), np.hypot(rows[:, None], columns)
-
-
 def _finite(images: Float[Array | np.ndarray, "m ..."]) -> Float64[np.ndarray, "m ..."]:
     images = np.asarray(images, np.float64)
     if 0 in images.shape:
-        raise ValueError(f"images: shape {images.shape}; none may be 0")
+        raise ValueError(f"images: shape {images.shape} is not allowed; no axis is empty")
     if not np.isfinite(images).all():
         raise ValueError("images: has values that are not finite")
     return images
 
 
 def _indices(regressor: Regressor, members: Members) -> Int[np.ndarray, " k"]:
-    indices, n = np.atleast_1d(np.asarray(members)), len(regressor.eigenvalues)
+    indices, last = np.atleast_1d(np.asarray(members)), len(regressor.x) - 1
     if indices.size == 0 or indices.ndim > 1:
-        raise ValueError(f"features: {members!r}; expected an index, or a sequence of some")
+        raise ValueError(f"members: {members!r} is not allowed; it is an index, or a list of some")
     if not np.issubdtype(indices.dtype, np.integer):
-        raise TypeError(f"features: {members!r} are not integers")
-    if indices.min() < 0 or indices.max() >= n:
-        raise ValueError(f"features: {members!r} out of range; they are 0 to {n - 1}")
+        raise TypeError(f"members: {members!r} is not allowed; indices are whole numbers")
+    if indices.min() < 0 or indices.max() > last:
+        raise ValueError(f"members: {members!r} is out of range; indices are 0 to {last}")
     if len(np.unique(indices)) < len(indices):
-        raise ValueError(f"features: {members!r} has an index twice")
+        raise ValueError(f"members: {members!r} has an index twice; each counts once")
     return indices
 
 
@@ -412,24 +374,21 @@ def _weights(regressor: Regressor, indices: Int[np.ndarray, " k"]) -> Float64[np
     return regressor.eigenvectors[:, indices].T @ regressor.coefficients
 
 
-def _check_points(regressor: Regressor, x: Array | np.ndarray, y: Array | np.ndarray) -> None:
-    if len(x) == 0 or x.shape[1:] != regressor.x.shape[1:] or y.shape != (len(x),):
-        raise ValueError(
-            f"x, y: shapes {x.shape} and {y.shape}; x is (m, *{regressor.x.shape[1:]}), as in "
-            "training, and y is (m,), m > 0"
-        )
-    if not np.issubdtype(y.dtype, np.integer):
-        raise TypeError(f"y: dtype {y.dtype}; expected an integer type")
+def _points(
+    regressor: Regressor, x: Rows, y: Labels
+) -> tuple[Float[Array, "m ..."], Int[Array, " m"]]:
+    """Points like those that the regressor was trained on, and their labels."""
+    points = _checks.points("x", x)
+    _checks.same_rows("x", points, "the training", regressor.x)
     classes = max(2, regressor.coefficients.shape[1])
-    if not ((y >= 0) & (y < classes)).all():
-        raise ValueError(f"y: has labels outside the classes, which are 0 to {classes - 1}")
+    return jnp.asarray(points), jnp.asarray(_checks.labels("y", y, len(points), classes))
 
 
 def _orthonormal(name: str, vectors: Float[np.ndarray, "..."]) -> Float64[np.ndarray, "n k"]:
     if vectors.ndim != 2 or 0 in vectors.shape:
-        raise ValueError(f"{name}: shape {vectors.shape}; expected (n, k), none of them 0")
+        raise ValueError(f"{name}: shape {vectors.shape} is not allowed; it is (n, k), none empty")
     vectors = np.asarray(vectors, np.float64)
     gap = vectors.T @ vectors - np.eye(vectors.shape[1])
     if not np.abs(gap).max() < 1e-3:
-        raise ValueError(f"{name}: columns are not orthonormal; expected eigenvectors")
+        raise ValueError(f"{name}: columns are not orthonormal; they are eigenvectors")
     return vectors

@@ -1,81 +1,105 @@
 """Analytic kernels of infinitely wide networks, and regression with them."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Float64, Num
-from tqdm import tqdm
 
+from ntklib import _checks
+from ntklib._analytic import Twin
 from ntklib.models import Model
 
-KernelFn = Callable[..., Array]
+KernelFn = Callable[..., Any]
+"""A function `(x1, x2, get) -> (n1, n2)`, such as the third that `neural_tangents.stax` returns."""
+Rows = Num[Array | np.ndarray, "..."] | Sequence[Any]
+"""One point a row: an array, or lists of numbers."""
 
 
 def kernel(
     model: Model | KernelFn,
-    x1: Num[Array | np.ndarray, "n1 ..."],
-    x2: Num[Array | np.ndarray, "n2 ..."] | None = None,
+    x1: Rows,
+    x2: Rows | None = None,
     *,
     get: str = "ntk",
     block: int | None = None,
-    progress: bool = False,
 ) -> Float[Array, "n1 n2"]:
     """The analytic kernel between two sets of inputs, computed block by block.
 
-    Works on values, not under `jit`; there, call the model's `kernel_fn`. Needs memory for the
+    Works on values, not under `jit`; there, call `twin(model)`. Needs memory for the
     matrix, on the host and on the device, for a second copy of the inputs, and for what
     `kernel_fn` needs for one block.
 
     Args:
-        model: A model with an infinite twin, or a function `(x1, x2, get) -> (n1, n2)`.
-        x1: Inputs, one a row, of a floating-point type.
-        x2: Inputs of the same shape; None for x1 itself, when blocks below the diagonal are
+        model: a model with an infinite twin, or a function `(x1, x2, get) -> (n1, n2)`, as
+            `neural_tangents.stax` returns them.
+        x1: inputs, one a row, of a floating-point type; half precision becomes float32.
+        x2: inputs of the same shape; None for x1 itself, when blocks below the diagonal are
             mirrored, not computed, and the result is exactly symmetric.
         get: "ntk", the tangent kernel, or "nngp", the covariance of the outputs at
             initialisation.
-        block: Rows and columns computed at once, at most 512 if None.
-        progress: Whether to show a progress bar over the blocks. For kernels over pairs of
-            pixels, where one block of 512 takes hours, set a smaller `block` with it.
+        block: rows and columns computed at once, at most 512 if None.
 
     Returns:
         The kernel matrix.
 
     Raises:
-        TypeError: If the inputs are not of a floating-point type.
-        ValueError: If the model has no twin, inputs are empty, not finite or differ in shape,
+        TypeError: if the inputs are not of a floating-point type, or `model` is neither.
+        ValueError: if the model has no twin, inputs are empty, not finite or differ in shape,
             `get` is unknown, `block` is below 1, or the function returns another shape than
             (n1, n2).
     """
-    kernel_fn = _kernel_fn(model)
-    if block is not None and block < 1:
-        raise ValueError(f"block is {block}; it must be at least 1")
-    x1 = _points("x1", x1)
-    symmetric = x2 is None
-    x2 = x1 if x2 is None else _points("x2", x2)
-    if x1.shape[1:] != x2.shape[1:]:
-        raise ValueError(f"rows of x1 have shape {x1.shape[1:]}, rows of x2 {x2.shape[1:]}")
-    rows = _blocks(x1, block or 512)
-    columns = rows if symmetric else _blocks(x2, block or 512)
-    pairs = [(i, j) for i in rows for j in columns if not symmetric or i <= j]
+    kernel_fn, symmetric = twin(model), x2 is None
+    _checks.one_of("get", get, ("ntk", "nngp"))
+    size = 512 if block is None else _checks.whole("block", block)
+    x1 = _inputs("x1", x1)
+    x2 = x1 if x2 is None else _inputs("x2", x2)
+    _checks.same_rows("x2", x2, "x1", x1)
+    rows = _blocks(x1, size)
+    columns = rows if symmetric else _blocks(x2, size)
     gram = np.empty((len(x1), len(x2)), jnp.promote_types(x1.dtype, x2.dtype))
 
-    for i, j in tqdm(pairs, desc="kernel", unit="block", disable=not progress):
+    for i, j in ((i, j) for i in rows for j in columns if not symmetric or i <= j):
         n, m = len(rows[i]), len(columns[j])
         tile = np.asarray(kernel_fn(rows[i], columns[j], get))
         if tile.shape != (n, m):
             raise ValueError(
-                f"the kernel function returned shape {tile.shape} for {n} and {m} inputs; "
-                f"expected {(n, m)}"
+                f"kernel_fn: returns shape {tile.shape} for {n} and {m} inputs; it is {(n, m)}"
             )
         if symmetric:
             gram[j : j + m, i : i + n] = tile.T
         gram[i : i + n, j : j + m] = (tile + tile.T) / 2 if symmetric and i == j else tile
     return jnp.asarray(gram)
+
+
+def twin(model: Any) -> KernelFn:
+    """The kernel of a model of infinite width, as a function that can be compiled.
+
+    Args:
+        model: a model with an infinite twin. A function `(x1, x2, get) -> (n1, n2)` is returned
+            as it is.
+
+    Returns:
+        `kernel_fn(x1, x2=None, get="ntk" | "nngp")`: the kernel of one output, (n1, n2). It can be
+        differentiated in the inputs, and its memory is bounded.
+
+    Raises:
+        TypeError: if it is neither.
+        ValueError: if the model has no infinite twin.
+    """
+    wanted = "it is a model with an infinite twin, or a function (x1, x2, get) -> (n1, n2)"
+    if isinstance(model, Model):
+        if model.stack is None:
+            raise ValueError(f"kernel_fn: the model has no infinite twin; {wanted}")
+        return Twin(model.stack)
+    if not callable(model):
+        raise TypeError(f"kernel_fn: a {type(model).__name__} is not allowed; {wanted}")
+    return model
 
 
 class Regressor:
@@ -90,66 +114,62 @@ class Regressor:
     2019). For gradient descent of step eta on the sum, t = eta steps; on the mean over n points,
     1/(2n) sum_i, t = eta steps / n. A ridge is the penalty ridge/2 |theta - theta_0|^2.
 
-    Calls can be compiled and differentiated in x. They compute in the dtype of x; the
-    factorisation is in float64.
+    Calls can be compiled and differentiated in x. They compute in the dtype of x, in float32 at
+    least; the factorisation is in float64. The limit takes a Cholesky factor, a finite time the
+    eigendecomposition, which serves all times and is kept.
 
     Attributes:
+        gram: the kernel matrix K, without the ridge.
         coefficients: alpha in f_t(x) = kernel(x, X) alpha, one column an output.
-        time: The training time, None for the limit.
+        ridge: what is added to the diagonal of K.
+        time: the training time, None for the limit.
     """
 
+    gram: Float64[np.ndarray, "n n"]
     coefficients: Float64[np.ndarray, "n c"]
-    time: float | int | None
+    ridge: float
+    time: float | None
 
     def __init__(
         self,
         kernel_fn: Model | KernelFn,
-        x: Num[Array | np.ndarray, "n ..."],
-        y: Num[Array | np.ndarray, "..."],
+        x: Rows,
+        y: Rows,
         *,
-        ridge: float | int = 0.0,
-        time: float | int | None = None,
-        solver: str = "eigh",
+        ridge: float = 0.0,
+        time: float | None = None,
     ) -> None:
         """Computes the kernel matrix and its factorisation.
 
         Args:
-            kernel_fn: A model with an infinite twin, or a function `(x1, x2, get) -> (n1, n2)`.
-            x: Training inputs, one a row.
-            y: Targets, (n, outputs).
-            ridge: Added to the diagonal of the kernel matrix, at least 0.
-            time: Training time, at least 0; None for the limit.
-            solver: What finds the limit: "eigh", the eigendecomposition, which serves all times
-                and is kept, or "cholesky", several times as fast for thousands of points. With
-                it the eigendecomposition is computed when it is first needed.
+            kernel_fn: a model with an infinite twin, or a function `(x1, x2, get) -> (n1, n2)`,
+                as `neural_tangents.stax` returns them.
+            x: training inputs, one a row, of a floating-point type.
+            y: targets, (n, outputs), or (n,) for one output; labels are no targets.
+            ridge: added to the diagonal of the kernel matrix, at least 0.
+            time: training time, at least 0; None or infinity for the limit.
 
         Raises:
-            TypeError: If x is not of a floating-point type.
-            ValueError: If an argument is malformed, or the kernel matrix has, up to rounding, a
+            TypeError: if a type is not allowed.
+            ValueError: if an argument is malformed, or the kernel matrix has, up to rounding, a
                 negative eigenvalue, or, in the limit, one that is zero.
         """
-        self.kernel_fn = _kernel_fn(kernel_fn)
-        self.x = _points("x", x)
-        y = np.asarray(y, np.float64)
-        if y.ndim != 2 or len(y) != len(self.x):
-            raise ValueError(f"y has shape {y.shape}; expected ({len(self.x)}, outputs), as x")
-        if not np.isfinite(y).all():
-            raise ValueError("y has values that are not finite")
-        if not 0 <= ridge < np.inf:
-            raise ValueError(f"ridge is {ridge}; it must be finite and at least 0")
-        _check(time)
-        if solver not in ("eigh", "cholesky"):
-            raise ValueError(f"solver is {solver!r}; allowed: 'eigh', 'cholesky'")
-        self.ridge, self.solver, self._y = ridge, solver, y
-        self._gram = np.asarray(kernel(self.kernel_fn, self.x), np.float64)
+        self.kernel_fn = twin(kernel_fn)
+        self.x = _inputs("x", x)
+        self._y = _checks.targets("y", y, len(self.x))
+        self.ridge = _checks.number("ridge", ridge, least=0)
+        time = _time(time)
+        self.gram = np.asarray(kernel(self.kernel_fn, self.x), np.float64)
+        if not np.isfinite(self.gram).all():
+            raise ValueError("kernel_fn: returns values that are not finite")
         # Rounding the entries moves the eigenvalues by about this much.
-        eps = np.finfo(self.x.dtype).eps
-        self._noise = 2 * np.sqrt(len(y)) * eps * np.abs(self._gram).max()
+        eps = float(jnp.finfo(self.x.dtype).eps)
+        self._noise = 2 * np.sqrt(len(self.x)) * eps * np.abs(self.gram).max()
         self._train(time)
 
     @cached_property
     def _eigh(self) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, "n n"]]:
-        eigenvalues, eigenvectors = scipy.linalg.eigh(self._gram)
+        eigenvalues, eigenvectors = scipy.linalg.eigh(self.gram)
         return eigenvalues[::-1], eigenvectors[:, ::-1]
 
     @property
@@ -162,53 +182,51 @@ class Regressor:
         """The eigenvectors of K, in the columns, in the order of the eigenvalues."""
         return self._eigh[1]
 
-    def _train(self, time: float | int | None) -> None:
-        limit = time is None and self.solver == "cholesky"
-        self.coefficients = self._cholesky() if limit else self._spectral(time)
+    def _train(self, time: float | None) -> None:
+        self.coefficients = self._limit() if time is None else self._spectral(time)
         self.time = time
 
-    def _spectral(self, time: float | int | None) -> Float64[np.ndarray, "n c"]:
+    def _limit(self) -> Float64[np.ndarray, "n c"]:
+        gram = self.gram + self.ridge * np.eye(len(self.gram))
+        norm = np.abs(gram).sum(0).max()
+        try:
+            factor = scipy.linalg.cho_factor(gram, lower=True, overwrite_a=True)
+        except scipy.linalg.LinAlgError:
+            return self._spectral(None)
+        # LAPACK's estimate of 1 / |A^-1|_1, up to sqrt(n) below the smallest eigenvalue.
+        inverse_condition, _ = scipy.linalg.lapack.dpocon(factor[0], norm, uplo="L")
+        if inverse_condition * norm <= self._noise:
+            return self._spectral(None)
+        return scipy.linalg.cho_solve(factor, self._y)
+
+    def _spectral(self, time: float | None) -> Float64[np.ndarray, "n c"]:
         rates = self.eigenvalues + self.ridge
         if rates[-1] < -self._noise or (time is None and rates[-1] <= self._noise):
-            raise self._refusal("singular" if time is None else "not positive", rates[-1])
+            what = "singular" if time is None else "not positive"
+            raise ValueError(
+                f"gram: is {what}, its smallest eigenvalue with the ridge is {rates[-1]:.2g} and "
+                f"rounding is {self._noise:.2g}; remove repeated inputs or set ridge"
+            )
         rates = np.maximum(rates, 0)
         learned = np.ones_like(rates) if time is None else -np.expm1(-time * rates)
         # As the rate goes to 0, (1 - exp(-t rate)) / rate goes to t.
         weights = np.divide(learned, rates, out=np.full_like(rates, time or 0), where=rates > 0)
         return self.eigenvectors @ (weights[:, None] * (self.eigenvectors.T @ self._y))
 
-    def _cholesky(self) -> Float64[np.ndarray, "n c"]:
-        gram = self._gram + self.ridge * np.eye(len(self._y))
-        norm = np.abs(gram).sum(0).max()
-        try:
-            factor = scipy.linalg.cho_factor(gram, lower=True, overwrite_a=True)
-        except scipy.linalg.LinAlgError:
-            raise self._refusal("singular", 0.0) from None
-        # LAPACK's estimate of 1 / |A^-1|_1, up to sqrt(n) below the smallest eigenvalue.
-        inverse_condition, _ = scipy.linalg.lapack.dpocon(factor[0], norm, uplo="L")
-        if inverse_condition * norm <= self._noise:
-            raise self._refusal("singular", inverse_condition * norm)
-        return scipy.linalg.cho_solve(factor, self._y)
-
-    def _refusal(self, what: str, smallest: float) -> ValueError:
-        return ValueError(
-            f"the kernel matrix is {what}: its smallest eigenvalue with the ridge is "
-            f"{smallest:.2g}, rounding is {self._noise:.2g}; remove repeated inputs or set ridge"
-        )
-
-    def at(self, time: float | int | None) -> "Regressor":
+    def at(self, time: float | None) -> "Regressor":
         """The same data at another training time; the eigendecomposition is shared.
 
         Args:
-            time: Training time, at least 0; None for the limit.
+            time: training time, at least 0; None or infinity for the limit.
 
         Returns:
             Another regressor.
 
         Raises:
-            ValueError: If the time is negative, or None with a singular kernel matrix.
+            TypeError: if the time is no number.
+            ValueError: if it is negative, or the limit of a singular kernel matrix.
         """
-        _check(time)
+        time = _time(time)
         if time is not None:
             _ = self._eigh  # here, so that the copies share it
         other = copy.copy(self)
@@ -223,31 +241,32 @@ class Regressor:
         """
         return Partial(_predict, Partial(self.kernel_fn), self.x, self.coefficients)
 
-    def __call__(self, x: Num[Array | np.ndarray, "m ..."]) -> Float[Array, "m c"]:
+    def __call__(self, x: Rows) -> Float[Array, "m c"]:
         """f_t at new inputs.
 
         Args:
-            x: Inputs, of the shape of those in training.
+            x: inputs, of the shape of those in training.
 
         Returns:
             One row an input, one column an output.
 
         Raises:
-            ValueError: If the inputs have another shape than those in training.
+            TypeError: if the inputs are not of a floating-point type.
+            ValueError: if they have another shape than those in training, or are not finite.
         """
-        return self.logits_fn(x)
+        return self.logits_fn(_inputs("x", x))
 
 
 def _predict(
     kernel_fn: KernelFn,
     x_train: Float[Array, "n ..."],
     coefficients: Float[Array | np.ndarray, "n c"],
-    x: Float[Array | np.ndarray, "m ..."],
+    x: Num[Array | np.ndarray, "m ..."],
 ) -> Float[Array, "m c"]:
-    if x.shape[1:] != x_train.shape[1:]:
-        raise ValueError(f"rows of x have shape {x.shape[1:]}, in training {x_train.shape[1:]}")
-    coefficients = jnp.asarray(coefficients, x.dtype)
-    return jnp.matmul(kernel_fn(x, x_train, "ntk"), coefficients, precision="highest")
+    _checks.same_rows("x", x, "the training", x_train)
+    x = _wide(jnp.asarray(x))
+    cross = jnp.asarray(kernel_fn(x, x_train, "ntk"), x.dtype)
+    return jnp.matmul(cross, jnp.asarray(coefficients, x.dtype), precision="highest")
 
 
 def _blocks(x: Float[Array, "n ..."], block: int) -> dict[int, Array]:
@@ -261,24 +280,17 @@ def _blocks(x: Float[Array, "n ..."], block: int) -> dict[int, Array]:
     return {start: x[start : start + size] for start in starts}
 
 
-def _check(time: float | int | None) -> None:
-    if time is not None and not time >= 0:
-        raise ValueError(f"time is {time}; it must be at least 0, or None for the limit")
+def _inputs(name: str, x: Rows) -> Float[Array, "n ..."]:
+    return _wide(jnp.asarray(_checks.points(name, jnp.asarray(x))))
 
 
-def _kernel_fn(model: Model | KernelFn) -> KernelFn:
-    kernel_fn = model.kernel_fn if isinstance(model, Model) else model
-    if kernel_fn is None:
-        raise ValueError("the model has no infinite twin: its kernel_fn is None")
-    return kernel_fn
+def _wide(x: Num[Array, "n ..."]) -> Float[Array, "n ..."]:
+    """Half precision, too coarse to tell eigenvalues from rounding, becomes float32."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _points(name: str, x: Num[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"{name} has dtype {x.dtype}; expected a floating-point type")
-    if x.ndim < 2 or 0 in x.shape:
-        raise ValueError(f"{name} has shape {x.shape}; expected (points, features...), none empty")
-    x = jnp.asarray(x)
-    if not jnp.isfinite(x).all():
-        raise ValueError(f"{name} has values that are not finite")
-    return x
+def _time(time: Any) -> float | None:
+    """A training time at least 0; None for the limit."""
+    if time is None or (np.ndim(time) == 0 and time == np.inf):
+        return None
+    return _checks.number("time", time, least=0)

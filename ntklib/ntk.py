@@ -15,8 +15,8 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Num
 
-from ntklib.contraction import CACHE, COLUMNS, Device, Ring, stays_factored
-from ntklib.layerwise import Gradient, Product, gradients
+from ntklib._contraction import CACHE, COLUMNS, Device, Ring, stays_factored
+from ntklib._layerwise import Gradient, Product, gradients
 from ntklib.models import Model
 
 Output = Literal["trace", "full"] | int
@@ -36,7 +36,7 @@ def gram(
     r"""The empirical tangent kernel between two sets of inputs.
 
     Gradients with respect to Dense, Conv and BatchNorm layers come from one backward pass for all
-    layers (see `ntklib.layerwise`), those with respect to other parameters from per-example
+    layers (see `ntklib._layerwise`), those with respect to other parameters from per-example
     Jacobians; which is used makes no difference beyond rounding.
 
     Works on values, not under `jit`. Inputs are taken block by block and outputs a few at a

@@ -3,15 +3,17 @@ r"""Two phases of training: a network learns its kernel, then the kernel is fixe
 In the second phase the network is replaced by its linearisation at the parameters $\theta_t$ of the
 first, whose tangent kernel is that of the network at $\theta_t$ and stays so. Sources: Loo et al.
 (2022); Tsilivis & Kempe (2022).
+
+A training is a value that says all of what is done, before it is done. So pages that want the same
+training can share it, and it has a name of its own in a folder of trainings.
 """
 
-import os
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,252 +21,317 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 from scipy.sparse.linalg import eigsh
 
-from ntklib import attacks, linear, ntk, training
+from ntklib import attacks, cores, data, linear, models, ntk, training
 from ntklib.data import Split
 from ntklib.models import Model, Variables
-
-Kind = str
-"""A kind of training, see `Study.learn`."""
-Run = dict[int, Variables]
-"""The variables of a network after some epochs."""
+from ntklib.training import SGD, Recipe
 
 
-Name = TypeVar("Name", bound=Hashable)
-Result = TypeVar("Result")
+@dataclass(frozen=True)
+class Images:
+    """The images that networks are trained on: all classes of a data set.
+
+    Attributes:
+        dataset: name, see `ntklib.data.load`.
+        n_train: number of training images; None for all.
+        pool: side of the squares of pixels that are averaged.
+    """
+
+    dataset: str
+    n_train: int | None = None
+    pool: int = 1
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(data.classes(self.dataset))
+
+    def load(self) -> Split:
+        """The images. How many test images are drawn beside them makes no difference."""
+        return _train(self)
+
+    def __str__(self) -> str:
+        parts = self.dataset, self.n_train, f"pool{self.pool}" if self.pool > 1 else None
+        return "-".join(str(part) for part in parts if part is not None)
 
 
-class Classifier(NamedTuple):
-    """A trained model.
+@cache
+def _train(images: Images) -> Split:
+    return data.load(images.dataset, n_train=images.n_train, n_test=1, pool=images.pool).train
+
+
+class Point(NamedTuple):
+    """A network after so many epochs of a training."""
+
+    training: "Training"
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Training:
+    r"""One training of a network or of its linearisation.
+
+    A linearisation is trained at a learning rate in units of $1/h$, for the largest curvature h of
+    the loss where all C classes are as likely, which is where the centred model starts: the
+    largest eigenvalue of $(I \otimes P)\, K\, (I \otimes P) / (n C)$, for the kernel K with all
+    outputs on n images and $P = I - \frac1C \mathbf 1 \mathbf 1^\top$. So no kernel is trained
+    faster than another for being larger. With momentum 0.9 a rate is stable there up to $3.8 / h$.
+
+    Attributes:
+        network: name, see `ntklib.models.get`.
+        images: what it is trained on.
+        recipe: how.
+        seed: decides the start of the network, the order of the batches and the attack's keys.
+        keep: epochs at which the variables are kept.
+        order: another number gives the batches another order, and the attack other keys.
+        start: where it starts; None for the seed's own start. Epochs are counted from there.
+        tangent: where the network is linearised; None if it is not.
+        centered: whether the linearisation is $J_{\theta_t}(x)\,(\theta - \theta_t)$, which starts
+            at zero and owes all to its kernel, or continues the network, as
+            $f_{\theta_t}(x) + J_{\theta_t}(x)\,(\theta - \theta_t)$.
+        n_curvature: number of training images, in equal parts of each class, for h.
+    """
+
+    network: str
+    images: Images
+    recipe: Recipe
+    seed: int
+    keep: tuple[int, ...] = ()
+    order: int = 0
+    start: Point | None = None
+    tangent: Point | None = None
+    centered: bool = True
+    n_curvature: int = 0
+
+    @property
+    def parents(self) -> tuple["Training", ...]:
+        """The trainings that have to be made before."""
+        return tuple(point.training for point in (self.start, self.tangent) if point is not None)
+
+    @property
+    def name(self) -> str:
+        """Its path in a folder of trainings, with the beginning of a hash of all that it is."""
+        recipe, words = self.recipe, []
+        if self.tangent is not None:
+            words += ["fixed", str(self.tangent.epoch)]
+        words += ["standard" if recipe.adversary is None else "adversarial"]
+        words += ["clean-first"] if recipe.clean_first else []
+        words += ["from", str(self.start.epoch)] if self.start is not None else []
+        words += [
+            str(recipe.epochs),
+            "epochs",
+            sha256(repr(self.unseeded).encode()).hexdigest()[:8],
+        ]
+        return f"{self.images}/{self.network}/{'-'.join(words)}/seed-{self.seed}"
+
+    @property
+    def unseeded(self) -> "Training":
+        """The same for seed 0, and so its parents."""
+        start, tangent = (
+            None if point is None else Point(point.training.unseeded, point.epoch)
+            for point in (self.start, self.tangent)
+        )
+        return replace(self, seed=0, start=start, tangent=tangent)
+
+    def run(self, folder: str | Path | None = None) -> "Trained":
+        """Makes the training, or goes on with what its file has, or reads it there: see `make`."""
+        return make(self, folder)
+
+    def _fit(self, made: Mapping["Training", "Trained"], folder: Path | None) -> "Trained":
+        split, key, first = self.images.load(), jax.random.key(self.seed), 0
+        model = network = models.get(self.network, n_classes=self.images.n_classes)
+        recipe = self.recipe
+        if self.tangent is not None:
+            tangent = made[self.tangent.training][self.tangent.epoch]
+            model = linear.linearize(network, tangent, centered=self.centered)
+            images = split.balanced(self.n_curvature).x
+            kernel = ntk.gram(network, tangent, images, output="full")
+            rate = recipe.optimizer.learning_rate / _curvature(kernel, len(images))
+            recipe = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=rate))
+        start = model.init(key, split.x[:1])
+        if self.start is not None:
+            first, start = self.start.epoch, made[self.start.training][self.start.epoch]
+        if self.order:
+            key = jax.random.fold_in(key, self.order)
+        keep = [epoch - first for epoch in self.keep if epoch >= first]
+        fit = partial(training.fit, model, start, split, key, recipe=recipe, keep=keep)
+        path = None if folder is None else folder / f"{self.name}.msgpack"
+        try:
+            history = fit(checkpoint=path)
+        except training.CheckpointError:  # damaged, or of another version of the program
+            assert path is not None
+            path.unlink()
+            history = fit(checkpoint=path)
+        variables = history.kept | {int(recipe.epochs): history.variables}
+        return Trained(model, {epoch + first: kept for epoch, kept in variables.items()})
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, at several epochs.
 
     Attributes:
         model: the network, or its linearisation.
-        variables: its variables.
+        epochs: its variables after each of the epochs kept, and the last one.
     """
 
     model: Model
-    variables: Variables
+    epochs: dict[int, Variables]
+
+    def __getitem__(self, epoch: int) -> Variables:
+        """The variables after so many epochs."""
+        return self.epochs[epoch]
 
     @property
-    def logits_fn(self) -> Partial:
-        """What attacks take."""
-        return linear.bind(self.model.apply, self.variables)
+    def last(self) -> Variables:
+        """The variables at the end."""
+        return self.epochs[max(self.epochs)]
+
+    def logits_fn(self, epoch: int | None = None) -> Partial:
+        """What attacks take: the model after so many epochs, or at the end."""
+        return linear.bind(self.model.apply, self.last if epoch is None else self[epoch])
 
 
-def smoothed(attack: attacks.Attack, smooth: Model) -> attacks.Attack:
-    r"""An attack by gradients, of a smooth classifier that is near the one it is meant for.
-
-    The Jacobian $J_{\theta_t}(x)$ of a ReLU network jumps where the image makes a ReLU switch, and
-    with it the linearised network. The gradient with respect to the image does not see the jumps,
-    so that an attack by gradients may find nothing where there is much to be found. With smooth
-    activations a jump becomes a slope. (Athalye et al. 2018 advise to attack through a smooth
-    stand-in.)
+def make(trainings: Any, folder: str | Path | None = None) -> Any:
+    """Makes trainings, each once, those that others start from first; they share the cores.
 
     Args:
-        attack: the attack.
-        smooth: the classifier's network with smooth activations: see the option `softplus` of
-            `ntklib.models.get`.
+        trainings: trainings in lists, tuples and dicts of any depth.
+        folder: where the file of each training is, `NAME.msgpack`. One that is there is read if it
+            is of the same program and data, is gone on with if it is not complete, and else made
+            anew. None keeps all in memory.
 
     Returns:
-        An attack on what `ntklib.linear.bind` makes of a network, or of a linearised one.
-    """
-
-    def through(logits_fn: Partial, x: attacks.Images, y: attacks.Labels, key: Any) -> Array:
-        return attack(linear.with_network(logits_fn, smooth), x, y, key)
-
-    return through
-
-
-def at_once(function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]) -> list[Result]:
-    """Calls a function with each tuple of arguments, on the cores of a CPU or one by one.
-
-    For work of each seed, as one seed uses about one core.
-
-    Args:
-        function: is called from several threads.
-        arguments: of each call.
-
-    Returns:
-        What the calls return, in the order of the arguments.
+        The same lists, tuples and dicts, with trained models in place of trainings.
 
     Raises:
-        Exception: what the first call to fail, in that order, has raised; after all have ended.
+        DivergedError: see `ntklib.training.fit`.
     """
-    threads = os.cpu_count() if jax.default_backend() == "cpu" else 1
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda job: function(*job), arguments))
+    folder = None if folder is None else Path(folder)
+    made: dict[Training, Trained] = {}
+
+    def train(training: Training) -> Trained:
+        return training._fit(made, folder)
+
+    for level in _levels(jax.tree.leaves(trainings)):
+        if folder is not None:
+            for name in {each.name for each in level}:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        made.update(zip(level, cores.share(train, zip(level)), strict=True))
+    return jax.tree.map(made.__getitem__, trainings)
+
+
+def _levels(trainings: Sequence[Training]) -> list[list[Training]]:
+    """Trainings and all that they start from, in an order in which they can be made."""
+    level = list(dict.fromkeys(trainings))
+    parents = [parent for each in level for parent in each.parents]
+    if not parents:
+        return [level] if level else []
+    before = _levels(parents)
+    known = {each for earlier in before for each in earlier}
+    return [*before, [each for each in level if each not in known]]
 
 
 @dataclass(frozen=True)
 class Study:
-    r"""What all trainings of a study have in common.
-
-    Both phases minimise the cross-entropy by gradient descent with momentum 0.9. The attack in
-    training is PGD ($\ell_\infty$) with steps of $2.5\,\epsilon$ over their number, from a random
-    start. Runs of several seeds share the cores of a CPU, as one run uses about one of them.
+    """Trainings of one network on the same images, one a seed.
 
     Attributes:
-        model: the network.
-        train: training images and labels.
-        seeds: each is a start of the network, an order of the batches and the attack's keys.
-        epsilon: radius of the attack, in units of pixels.
-        attack_steps: steps of the attack in training.
-        epochs: passes over the data in the first phase.
-        learning_rate: of the first phase.
-        batch_size: images of a batch.
-        store: see `ntklib.training.fit`.
-        smooth: the network with smooth activations, for the kind "smoothed adversarial".
+        network: see `Training`.
+        images: see `Training`.
+        seeds: see `Training`.
+        recipe: what all trainings have in common, but for what each changes.
     """
 
-    model: Model
-    train: Split
+    network: str
+    images: Images
     seeds: Sequence[int]
-    epsilon: float | int
-    attack_steps: int
-    epochs: int
-    learning_rate: float | int
-    batch_size: int
-    store: str | Path | None = None
-    smooth: Model | None = None
+    recipe: Recipe
 
-    def attack(self, steps: int) -> attacks.Attack:
-        """PGD as in training, with another number of steps."""
-        size = 2.5 * self.epsilon / steps
-        return partial(attacks.pgd, epsilon=self.epsilon, steps=steps, step_size=size)
-
-    @cached_property
-    def _pgd(self) -> attacks.Attack:
-        return self.attack(self.attack_steps)  # one object, so that it compiles once
-
-    @cached_property
-    def _fgsm(self) -> attacks.Attack:
-        size = self.epsilon
-        return partial(attacks.pgd, epsilon=size, steps=1, step_size=size, random_start=False)
-
-    @cached_property
-    def _smoothed(self) -> attacks.Attack:
-        assert self.smooth is not None
-        return smoothed(self._pgd, self.smooth)
+    @property
+    def model(self) -> Model:
+        """The network."""
+        return models.get(self.network, n_classes=self.images.n_classes)
 
     @property
     def times(self) -> Int[np.ndarray, " t"]:
         """The epochs at which the first phase is looked at: 21, evenly spaced, the start first."""
-        return np.unique(np.linspace(0, self.epochs, 21).round().astype(int))
+        return np.unique(np.linspace(0, self.recipe.epochs, 21).round().astype(int))
 
-    @property
-    def _keys(self) -> list[Any]:
-        return [jax.random.key(seed) for seed in self.seeds]
+    def nearest(self, shares: Sequence[float]) -> list[int]:
+        """The times that are nearest to shares of the epochs."""
+        places = np.abs(self.times[:, None] - self.recipe.epochs * np.asarray(shares)).argmin(0)
+        return [int(epoch) for epoch in np.unique(self.times[places])]
 
     def learn(
         self,
-        *kinds: Kind,
-        starts: Sequence[Variables] | None = None,
-        after: int = 0,
+        *,
         order: int = 0,
-    ) -> dict[Kind, list[Run]]:
+        start: Sequence[Training] | None = None,
+        after: int = 0,
+        **changes: Any,
+    ) -> list[Training]:
         """The first phase: the network is trained, and its kernel with it.
 
-        - "standard": on clean images, for twice the epochs, so that it can be compared with
-          "adversarial" at as many epochs and at as many updates.
-        - "adversarial": two updates a batch, one on the clean images and one on those that attack
-          the updated network, as in the official code of Loo et al. (2022).
-        - "plain adversarial": one update a batch, on the attacked images (Madry et al. 2018).
-        - "plain FGSM": the same, with an attack of one step from the clean image.
-        - "smoothed adversarial": as "adversarial", with the attack through `smooth`.
-
         Args:
-            *kinds: some of the above.
-            starts: where the networks start, one a seed; None for the seeds' own.
-            after: epochs that the networks have behind them at these starts.
-            order: another number gives the batches another order, and the attack other keys.
+            order: see `Training`.
+            start: trainings, one a seed, that these start from; None for the seeds' own starts.
+            after: the epoch of those at which these start.
+            **changes: values of the recipe.
 
         Returns:
-            For each kind, one a seed: the variables after each of the epochs `times`, not before
-            `after`; for "standard", also after as many epochs more.
-
-        Raises:
-            ValueError: see `ntklib.training.fit`; or if a kind is unknown.
-            DivergedError: see `ntklib.training.fit`.
+            Trainings, one a seed, kept at `times`.
         """
-        keys = self._keys
-        if starts is None:
-            starts = [self.model.init(key, self.train.x[:1]) for key in keys]
-        if order:
-            keys = [jax.random.fold_in(key, order) for key in keys]
-
-        def run(kind: Kind, start: Variables, key: Any) -> Run:
-            epochs = self.epochs if kind != "standard" else 2 * self.epochs
-            keep = sorted({0, *self.times, *(self.times + epochs - self.epochs)})
-            history = self._fit(
-                kind,
-                self.model,
-                start,
-                key,
-                epochs=epochs - after,
-                rate=self.learning_rate,
-                keep=[int(epoch) - after for epoch in keep if epoch >= after],
-            )
-            return {epoch + after: variables for epoch, variables in history.kept.items()}
-
-        jobs = [(kind, *job) for kind in kinds for job in zip(starts, keys, strict=True)]
-        trained = iter(at_once(run, jobs))
-        return {kind: [next(trained) for _ in keys] for kind in kinds}
+        recipe = replace(self.recipe, **changes)
+        keep = tuple(int(epoch) for epoch in self.times if epoch <= after + recipe.epochs)
+        starts = [Point(each, after) for each in start] if start else [None] * len(self.seeds)
+        return [
+            Training(self.network, self.images, recipe, seed, keep=keep, order=order, start=point)
+            for seed, point in zip(self.seeds, starts, strict=True)
+        ]
 
     def fix(
         self,
-        tangents: Mapping[Name, Sequence[Variables]],
-        images: Float[Array, "n ..."],
+        trainings: Sequence[Training],
+        epoch: int,
         *,
-        kind: Kind,
-        epochs: int | Mapping[Name, int],
+        n_curvature: int,
         centered: bool = True,
-    ) -> dict[Name, list[Classifier]]:
-        r"""The second phase: training with the kernel fixed.
-
-        The learning rate is $1/h$ with the largest curvature h of the loss where all C classes are
-        as likely, which is where the centred model starts: the largest eigenvalue of
-        $(I \otimes P)\, K\, (I \otimes P) / (n C)$, for the kernel K with all outputs on n images
-        and $P = I - \frac1C \mathbf 1 \mathbf 1^\top$. So no kernel is trained faster than another
-        for being larger. Momentum is stable there up to $3.8 / h$.
+        **changes: Any,
+    ) -> list[Training]:
+        """The second phase: training with the kernel fixed, at the learning rate 1/h.
 
         Args:
-            tangents: by any name, the variables $\theta_t$ whose kernel is fixed, one a seed.
-            images: images that stand for the training images where the curvature is computed.
-            kind: see `learn`. The attack is on the linearised model.
-            epochs: passes over the data, whatever the kind; by the same names, if they differ.
-            centered: whether the model is $J_{\theta_t}(x)\,(\theta - \theta_t)$, which starts at
-                zero and owes all to its kernel, or continues the network, as
-                $f_{\theta_t}(x) + J_{\theta_t}(x)\,(\theta - \theta_t)$.
+            trainings: of the first phase, one a seed.
+            epoch: of these, whose kernel is fixed.
+            n_curvature: see `Training`.
+            centered: see `Training`.
+            **changes: values of the recipe.
 
         Returns:
-            By the same names, the trained models, one a seed.
-
-        Raises:
-            ValueError: see `ntklib.training.fit`.
-            DivergedError: see `ntklib.training.fit`.
+            Trainings, one a seed.
         """
-
-        def run(passes: int, tangent: Variables, key: Any) -> Classifier:
-            model = linear.linearize(self.model, tangent, centered=centered)
-            kernel = ntk.gram(self.model, tangent, images, output="full")
-            start, rate = model.init(key, images), 1 / _curvature(kernel, len(images))
-            history = self._fit(kind, model, start, key, epochs=passes, rate=rate, keep=())
-            return Classifier(model, history.variables)
-
-        jobs = [
-            (epochs[name] if isinstance(epochs, Mapping) else epochs, *job)
-            for name, of_seeds in tangents.items()
-            for job in zip(of_seeds, self._keys, strict=True)
+        recipe = replace(self.recipe, optimizer=SGD(1.0), **changes)
+        return [
+            Training(
+                self.network,
+                self.images,
+                recipe,
+                each.seed,
+                tangent=Point(each, epoch),
+                centered=centered,
+                n_curvature=n_curvature,
+            )
+            for each in trainings
         ]
-        trained = iter(at_once(run, jobs))
-        return {name: [next(trained) for _ in of_seeds] for name, of_seeds in tangents.items()}
 
     def withstood(
-        self, classifiers: Sequence[Classifier], test: Split, *tried: attacks.Attack
+        self, logits_fns: Sequence[Partial], test: Split, *tried: attacks.Attack
     ) -> Bool[np.ndarray, "k s n"]:
         """Which images each classifier gets right: clean, and under more and more attacks.
 
         Args:
-            classifiers: one a seed, whose key the attacks have.
+            logits_fns: classifiers, one a seed, whose key the attacks have.
             test: images and their labels.
             *tried: attacks. Each is on those images only that have withstood all before it.
 
@@ -276,15 +343,15 @@ class Study:
             ValueError: see `ntklib.attacks.withstand`.
         """
 
-        def outcomes(classifier: Classifier, key: Any) -> list[Bool[np.ndarray, " n"]]:
+        def outcomes(logits_fn: Partial, seed: int) -> list[Bool[np.ndarray, " n"]]:
             rows = [np.ones(len(test.y), bool)]
             for attack in (_none, *tried):
                 rows.append(
                     attacks.withstand(
-                        classifier.logits_fn,
+                        logits_fn,
                         test.x,
                         test.y,
-                        key,
+                        jax.random.key(seed),
                         among=rows[-1],
                         attack=attack,
                         batch_size=50,  # small: see `attacks.robust_accuracy`
@@ -292,48 +359,11 @@ class Study:
                 )
             return rows[1:]
 
-        of_seeds = at_once(outcomes, zip(classifiers, self._keys, strict=True))
+        of_seeds = cores.share(outcomes, zip(logits_fns, self.seeds, strict=True))
         return np.array(of_seeds).swapaxes(0, 1)
 
-    def _fit(
-        self,
-        kind: Kind,
-        model: Model,
-        start: Variables,
-        key: Any,
-        *,
-        epochs: int,
-        rate: float | int,
-        keep: Collection[int],
-    ) -> training.History:
-        """One run of either phase."""
-        adversaries: dict[str, attacks.Attack | None] = {
-            "standard": None,
-            "adversarial": self._pgd,
-            "plain adversarial": self._pgd,
-            "plain FGSM": self._fgsm,
-        }
-        if self.smooth is not None:
-            adversaries["smoothed adversarial"] = self._smoothed
-        if kind not in adversaries:
-            raise ValueError(f"kind: {kind!r} is unknown; it is one of {', '.join(adversaries)}")
-        return training.fit(
-            model,
-            start,
-            self.train,
-            key,
-            epochs=epochs,
-            optimizer=training.momentum_sgd(rate),
-            batch_size=self.batch_size,
-            loss="ce",
-            adversary=adversaries[kind],
-            clean_first=kind in ("adversarial", "smoothed adversarial"),
-            keep=keep,
-            store=self.store,
-        )
 
-
-def _none(logits_fn: Partial, x: attacks.Images, y: attacks.Labels, key: Any) -> attacks.Images:
+def _none(logits_fn: Any, x: Array, y: Array, key: Any) -> Array:
     """No attack."""
     return x
 

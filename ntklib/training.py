@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -15,13 +15,17 @@ import numpy as np
 import optax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from tqdm import tqdm
 
-from ntklib import checkpoint as checkpoints
+from ntklib import _checkpoint as checkpoints
+from ntklib import _checks
+from ntklib._checkpoint import CheckpointError
 from ntklib.attacks import Attack, Loss, correct, loss_per_point
 from ntklib.data import Split
 from ntklib.linear import bind
 from ntklib.models import Model, Variables
+from ntklib.recipes import SGD, Augmentation, Recipe
+
+__all__ = ["SGD", "Augmentation", "CheckpointError", "DivergedError", "History", "Recipe", "fit"]
 
 
 class DivergedError(RuntimeError):
@@ -58,177 +62,142 @@ def fit(
     data: Split,
     key: PRNGKeyArray,
     *,
-    epochs: int,
-    optimizer: optax.GradientTransformation,
-    batch_size: int | None = None,
-    loss: Loss = "mse",
-    adversary: Attack | None = None,
-    clean_first: bool = False,
-    on_epoch: Callable[[int, Variables], None] | None = None,
+    recipe: Recipe | None = None,
     on_step: Callable[[int, Variables], None] | None = None,
     keep: Collection[int] = (),
     checkpoint: str | Path | None = None,
     store: str | Path | None = None,
-    progress: bool = False,
+    **changes: Any,
 ) -> History:
-    r"""Minimises the mean loss $\frac1b\sum_{i} \ell(f(x_i), y_i)$ of batches of size $b$.
-
-    With `batch_size=None` an epoch is one step on all the data: gradient descent.
-
-    With an adversary, $x_i$ is replaced by the adversary's image, computed at the current
-    parameters (Madry et al. 2018). With `clean_first` each batch makes two updates instead: one
-    on the clean images, then one on the images that the adversary finds for the updated network
-    (the official code of Loo et al. 2022).
+    """Trains a network, or its linearisation, by a recipe.
 
     Only the collection "params" is optimised. A model with `apply_train` is trained in its
     training mode, which updates the other collections, such as the statistics of batch
-    normalisation; the adversary sees it in inference mode.
+    normalisation, and may draw at random, as dropout does; the adversary sees it in inference mode.
 
-    Two runs with the same adversary object, optimizers of the same `update` function and models of
-    the same functions and shapes compile once (for optimizers see `momentum_sgd`).
+    Two runs with equal recipes, but for the learning rate of an `SGD`, and models of the same
+    functions and shapes compile once.
 
     Args:
         model: the network, which may be one of `ntklib.linear.linearize`.
         variables: where training starts, as returned by `model.init`.
         data: training images and labels.
-        key: shuffles the data anew each epoch, and is the source of the adversary's keys.
-        epochs: number of passes over the data, at least 1.
-        optimizer: an optax optimiser. One made by `optax.inject_hyperparams` lets the error of a
-            divergence tell the learning rate.
-        batch_size: size of a batch, the last one of an epoch may be smaller; None means all.
-        loss: see `ntklib.attacks.loss_per_point`.
-        adversary: `adversary(logits_fn, x, y, key)` returns the images to train on; it is compiled
-            together with the update. Example: `functools.partial(attacks.pgd, epsilon=0.1,
-            steps=7, step_size=0.03)`.
-        clean_first: whether an update on the clean batch precedes that on the adversarial one.
-        on_epoch: called after each epoch with its number, from 1, and a copy of the variables.
+        key: shuffles the data anew each epoch, and is the source of all other keys.
+        recipe: what is done.
         on_step: called after each update with its number, from 1 and counted over all epochs, and
             a copy of the variables.
         keep: epochs after which the variables are kept in `History.kept`; 0 is the start.
         checkpoint: a file that holds the state after the last whole epoch. If it exists, training
-            goes on from there, to the same bits as without the interruption; the callbacks are
-            called for what remains, and anew for an epoch that was cut off. `epochs` may grow; all
-            else must be as it was.
+            goes on from there, to the same bits as without the interruption; the callback is
+            called for what remains, and anew for an epoch that was cut off. The epochs may grow,
+            if the learning rate does not change with them; all else must be as it was.
         store: a folder of checkpoints of many runs, created if need be. Each has the name of its
             run, a hash of its data, program and key, so that a run found there goes on, and is not
             repeated if it is complete.
-        progress: whether to show a progress bar, if there is a terminal.
+        **changes: values of the recipe, in place of its own; without a recipe, all of it.
 
     Returns:
         The last variables and the course of the loss and the accuracy.
 
     Raises:
-        ValueError: if an argument is out of range, `variables` has no "params", the data are not
-            finite, or the network's outputs do not fit the number of classes.
+        TypeError: if a value is of a wrong type.
+        ValueError: if a value is out of range, `variables` has no "params", the data are not
+            finite, labels are no classes, or the network's outputs do not fit their number.
         DivergedError: if a loss is not finite, naming the epoch, the step, the loss and the
             learning rate. It is looked at when an epoch ends.
         CheckpointError: if the checkpoint cannot be read or is of another run, naming what differs.
     """
-    n = len(data)
-    batch_size = n if batch_size is None else batch_size
-    _check(model, variables, data, epochs, batch_size)
-    if clean_first and adversary is None:
-        raise ValueError("clean_first: is True without an adversary; give one, or leave it False")
+    recipe = Recipe(**changes) if recipe is None else replace(recipe, **changes)
+    n, epochs = len(data), int(recipe.epochs)
+    batch_size = n if recipe.batch_size is None else int(recipe.batch_size)
+    _check(model, variables, data, batch_size)
     if not all(0 <= epoch <= epochs for epoch in keep):
         raise ValueError(f"keep: {sorted(keep)} has epochs out of range; they are 0 to {epochs}")
     if checkpoint is not None and store is not None:
         raise ValueError("checkpoint, store: both are given; give one")
-    key_order, key_attack = jax.random.split(key)
+    key_order, key_step = jax.random.split(key)
+    adversaries = (None, recipe.adversary) if recipe.clean_first else (recipe.adversary,)
+    per_epoch = -(-n // batch_size) * len(adversaries)
+    rate = _rate(recipe, epochs * per_epoch)
     update = partial(
         _update,
         bind(model.apply),
         None if model.apply_train is None else bind(model.apply_train),
         jnp.asarray(data.x),
         jnp.asarray(data.y),
-        key_attack,
-        optimizer_update=optimizer.update,
-        loss=loss,
+        key_step,
+        optimizer_update=recipe.optimizer.update,
+        loss=recipe.loss,
+        augmentation=recipe.augmentation,
+        averaging=recipe.averaging,
+        updates_a_batch=len(adversaries),
     )
-    adversaries = (None, adversary) if clean_first else (adversary,)
 
-    state = dict(variables), optimizer.init(variables["params"])
+    average = None if recipe.averaging is None else dict(variables)
+    state = dict(variables), recipe.optimizer.init(variables["params"]), average
     # Epochs that are still to come hold the start until then.
     history = History(variables, kept={epoch: dict(variables) for epoch in sorted(keep)})
     if checkpoint is not None or store is not None:
         run = _identity(update, state, adversaries, batch_size, key, keep)
+        if rate is not None:
+            run["learning rate"] = [recipe.optimizer.schedule, epochs]
         checkpoint = checkpoint or _path(store, run | {"epochs": epochs})
         saved = checkpoints.load(checkpoint, run, _content(state, history))
-        state = saved["variables"], saved["optimizer"]
+        state = saved["variables"], saved["optimizer"], saved.get("average")
         history = History(variables, **{k: v.tolist() for k, v in saved["history"].items()})
         history.kept = {int(epoch): kept for epoch, kept in saved["kept"].items()}
         if len(history.loss) > epochs:
             raise ValueError(f"epochs: {epochs} is less than the {len(history.loss)} of checkpoint")
     state = jax.tree.map(jnp.array, state)  # a copy: `update` overwrites its arguments
 
-    done = len(history.loss)
-    with tqdm(total=epochs, initial=done, disable=None if progress else True) as bar:
-        for epoch in range(done + 1, epochs + 1):
-            batches = _batches(key_order, epoch, n, batch_size)
-            last_step = (epoch - 1) * len(batches) * len(adversaries)
-            measured = []
-            for step, (batch, attack) in enumerate(product(batches, adversaries), last_step + 1):
-                state, metrics = update(state, step, batch, adversary=attack)
-                measured.append(metrics)
-                if on_step is not None:
-                    on_step(step, jax.tree.map(jnp.copy, state[0]))
-            measured = jax.device_get(measured)  # the only wait for the device in an epoch
-            _stop_if_diverged(measured, epoch, last_step)
-            _record(history, measured, [len(batch) for batch in batches])
-            if epoch in keep:
-                history.kept[epoch] = jax.tree.map(jnp.copy, state[0])
-            if on_epoch is not None:
-                on_epoch(epoch, jax.tree.map(jnp.copy, state[0]))
-            if checkpoint is not None:
-                checkpoints.save(checkpoint, run, _content(state, history))
-            bar.set_postfix(loss=history.loss[-1], accuracy=history.accuracy[-1], refresh=False)
-            bar.update()
-    history.variables = state[0]
+    for epoch in range(len(history.loss) + 1, epochs + 1):
+        batches = _batches(key_order, epoch, n, batch_size)
+        last_step = (epoch - 1) * per_epoch
+        measured = []
+        for step, (batch, attack) in enumerate(product(batches, adversaries), last_step + 1):
+            current = None if rate is None else jnp.float32(rate(step - 1))
+            state, metrics = update(state, step, batch, current, adversary=attack)
+            measured.append(metrics)
+            if on_step is not None:
+                on_step(step, jax.tree.map(jnp.copy, _shown(state)))
+        measured = jax.device_get(measured)  # the only wait for the device in an epoch
+        _stop_if_diverged(measured, epoch, last_step)
+        _record(history, measured, [len(batch) for batch in batches])
+        if epoch in keep:
+            history.kept[epoch] = jax.tree.map(jnp.copy, _shown(state))
+        if checkpoint is not None:
+            checkpoints.save(checkpoint, run, _content(state, history))
+    history.variables = _shown(state)
     return history
 
 
-_SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=1.0, momentum=0.9)
+_State = tuple[Variables, optax.OptState, Variables | None]
+"""Variables, the state of the optimiser, and averages of the variables, if they are wanted."""
 
 
-def momentum_sgd(learning_rate: float | int) -> optax.GradientTransformation:
-    r"""Gradient descent with momentum, $v \leftarrow 0.9\, v + g$ and
-    $\theta \leftarrow \theta - \eta v$.
-
-    The learning rate $\eta$ is part of the state, so that runs with other rates do not compile
-    again.
-
-    Args:
-        learning_rate: $\eta$, above 0.
-
-    Returns:
-        The optimiser, for `fit`.
-
-    Raises:
-        ValueError: if the learning rate is not a finite number above 0.
-    """
-    if not 0 < learning_rate < float("inf"):
-        raise ValueError(
-            f"learning_rate: {learning_rate} is out of range; it is finite and above 0"
-        )
-
-    def init(params: Variables) -> Any:
-        return optax.tree_utils.tree_set(
-            _SGD.init(params), learning_rate=jnp.float32(learning_rate)
-        )
-
-    return _SGD._replace(init=init)
+def _shown(state: _State) -> Variables:
+    """The variables that a training gives out."""
+    variables, _, average = state
+    return variables if average is None else average
 
 
-def _check(model: Model, variables: Variables, data: Split, epochs: int, batch_size: int) -> None:
-    if epochs < 1:
-        raise ValueError(f"epochs: {epochs} is out of range; it is a whole number >= 1")
+def _rate(recipe: Recipe, steps: int) -> optax.Schedule | None:
+    """The learning rate at each step; None where the optimiser itself knows."""
+    optimizer = recipe.optimizer
+    changes = isinstance(optimizer, SGD) and optimizer.schedule != "constant"
+    return optimizer.rate(steps) if changes else None
+
+
+def _check(model: Model, variables: Variables, data: Split, batch_size: int) -> None:
+    _checks.points("data.x", data.x)
+    _checks.labels("data.y", data.y, len(data.x), data.n_classes)
     if not 1 <= batch_size <= len(data):
         raise ValueError(f"batch_size: {batch_size} is out of range; it is from 1 to {len(data)}")
     if "params" not in variables:
         raise ValueError(f"variables: has collections {sorted(variables)}; 'params' is missing")
-    if not jnp.all(jnp.isfinite(data.x)):
-        raise ValueError("data: x has values that are infinite or NaN")
     logits = jax.eval_shape(model.apply, variables, data.x[:1])
-    if logits.shape != (1, data.n_classes) and (logits.shape, data.n_classes) != ((1, 1), 2):
+    columns = _checks.logits(logits, 1)
+    if columns != data.n_classes and (columns, data.n_classes) != (1, 2):
         raise ValueError(
             f"model: its logits for one image have shape {logits.shape}; for {data.n_classes} "
             f"classes it is (1, {data.n_classes}){', or (1, 1)' if data.n_classes == 2 else ''}"
@@ -244,45 +213,68 @@ def _batches(key: PRNGKeyArray, epoch: int, n: int, batch_size: int) -> list[np.
 
 
 @partial(
-    jax.jit, static_argnames=("optimizer_update", "loss", "adversary"), donate_argnames="state"
-)
+    jax.jit,
+    static_argnames=(
+        "optimizer_update", "loss", "adversary", "augmentation", "averaging", "updates_a_batch"
+    ),
+    donate_argnames="state",
+)  # fmt: skip
 def _update(
     apply: Partial,
     apply_train: Partial | None,
     x: Float[Array, "n ..."],
     y: Int[Array, " n"],
     key: PRNGKeyArray,
-    state: tuple[Variables, optax.OptState],
+    state: _State,
     step: Int[Array, ""],
     batch: Int[Array, " b"],
+    rate: Float[Array, ""] | None,
     *,
     optimizer_update: Callable[..., Any],
     loss: Loss,
     adversary: Attack | None,
-) -> tuple[tuple[Variables, optax.OptState], dict[str, Any]]:
-    (variables, optimizer_state), x, y = state, x[batch], y[batch]
+    augmentation: Augmentation | None,
+    averaging: float | None,
+    updates_a_batch: int,
+) -> tuple[_State, dict[str, Any]]:
+    (variables, optimizer_state, average), x, y = state, x[batch], y[batch]
+    key_step = jax.random.fold_in(key, step)
+    if augmentation is not None:  # the same for all updates of a batch
+        first = step - (step - 1) % updates_a_batch
+        x = augmentation(x, jax.random.fold_in(jax.random.fold_in(key, first), 1))
     if adversary is not None:
-        images = adversary(bind(apply, variables), x, y, jax.random.fold_in(key, step))
+        images = adversary(bind(apply, variables), x, y, key_step)
         if images.shape != x.shape:
             raise ValueError(f"adversary: returned shape {images.shape} for images of {x.shape}")
         x = images
 
     def objective(params: Variables) -> tuple[Array, tuple[Array, Variables]]:
         current = variables | {"params": params}
-        logits, statistics = apply_train(current, x) if apply_train else (apply(current, x), {})
+        if apply_train is None:
+            logits, others = apply(current, x), {}
+        else:
+            logits, others = apply_train(current, x, jax.random.fold_in(key_step, 2))
         accuracy = jnp.mean(correct(logits, y))
-        return jnp.mean(loss_per_point(logits, y, loss)), (accuracy, statistics)
+        return jnp.mean(loss_per_point(logits, y, loss)), (accuracy, others)
 
-    (value, (accuracy, statistics)), gradient = jax.value_and_grad(objective, has_aux=True)(
+    (value, (accuracy, others)), gradient = jax.value_and_grad(objective, has_aux=True)(
         variables["params"]
     )
+    # The direction of steepest ascent in complex parameters; real ones stay as they are.
+    gradient = jax.tree.map(jnp.conj, gradient)
+    if rate is not None:
+        optimizer_state = optax.tree.set(optimizer_state, learning_rate=rate)
     updates, optimizer_state = optimizer_update(gradient, optimizer_state, variables["params"])
     params = optax.apply_updates(variables["params"], updates)
-    rates = optax.tree_utils.tree_get_all_with_path(
+    variables = variables | dict(others) | {"params": params}
+    if averaging is not None:
+        weight = jnp.minimum(averaging, (1 + step) / (10 + step))
+        average = optax.incremental_update(variables, average, 1 - weight)
+    rates = optax.tree.get_all_with_path(
         optimizer_state, "learning_rate", lambda _, value: isinstance(value, jax.Array)
     )
     metrics = {"loss": value, "accuracy": accuracy, "learning_rates": [rate for _, rate in rates]}
-    return (variables | dict(statistics) | {"params": params}, optimizer_state), metrics
+    return (variables, optimizer_state, average), metrics
 
 
 def _stop_if_diverged(measured: list[dict[str, Any]], epoch: int, last_step: int) -> None:
@@ -307,15 +299,16 @@ def _record(history: History, measured: list[dict[str, Any]], sizes: list[int]) 
         history.clean_accuracy.append(accuracy)
 
 
-def _content(state: tuple[Variables, optax.OptState], history: History) -> dict[str, Any]:
+def _content(state: _State, history: History) -> dict[str, Any]:
     """What a checkpoint holds."""
     names = ("loss", "accuracy", "clean_loss", "clean_accuracy")
-    return {
+    content = {
         "variables": state[0],
         "optimizer": state[1],
         "history": {name: np.array(getattr(history, name)) for name in names},
         "kept": {str(epoch): variables for epoch, variables in history.kept.items()},
     }
+    return content if state[2] is None else content | {"average": state[2]}
 
 
 def _path(store: str | Path | None, run: dict[str, Any]) -> Path:
@@ -328,7 +321,7 @@ def _path(store: str | Path | None, run: dict[str, Any]) -> Path:
 
 def _identity(
     update: partial,
-    state: tuple[Variables, optax.OptState],
+    state: _State,
     adversaries: tuple[Attack | None, ...],
     batch_size: int,
     key: PRNGKeyArray,
@@ -336,12 +329,10 @@ def _identity(
 ) -> dict[str, Any]:
     """What must be the same for a run to be the same to the last bit, but for its length."""
     apply, _, x, y, _ = update.args
-    # The text of the programs holds every number and function of the model, the optimiser and the
-    # adversary, which have no other name.
+    leaves, structure = jax.tree.flatten((update.args, state))
+    shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype) for leaf in leaves)
     programs = [
-        _update.lower(
-            *update.args, state, 1, np.arange(batch_size), adversary=attack, **update.keywords
-        ).as_text()
+        _program(structure, shapes, batch_size, **update.keywords, adversary=attack)
         for attack in adversaries
     ]
     return {
@@ -356,3 +347,13 @@ def _identity(
         "start of the optimizer": checkpoints.digest(state[1]),
         "variables": checkpoints.digest((state[0], apply.args)),
     }
+
+
+@cache
+def _program(structure: Any, shapes: tuple[Any, ...], batch_size: int, **static: Any) -> str:
+    """The text of a program, which holds every number and function of the model, the optimiser and
+    the adversary, which have no other name; the learning rate of an `SGD` is no part of it.
+    """
+    args, state = jax.tree.unflatten(structure, shapes)
+    batch = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    return _update.lower(*args, state, 1, batch, None, **static).as_text()

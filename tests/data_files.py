@@ -21,6 +21,7 @@ import numpy as np
 import pooch
 
 from ntklib import data
+from ntklib.data import _files
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 CIFAR = [f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)]
@@ -68,18 +69,18 @@ def write_all(folder: Path) -> dict[str, str]:
     return {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
 
 
-def expecting(name: str, sha256: Mapping[str, str]) -> data._Source:
+def expecting(name: str, sha256: Mapping[str, str]) -> _files.Source:
     """What the library knows about a data set, with the hashes of the made-up files."""
-    source = data._SOURCES[name]
-    return replace(source, files=tuple(replace(f, sha256=sha256[f.path]) for f in source.files))
+    source = _files.SOURCES[name]
+    return replace(source, files=[replace(f, sha256=sha256[f.path]) for f in source.files])
 
 
-def offering(source: data._Source, address: str, served: Mapping[str, bytes]) -> data._Source:
+def offering(source: _files.Source, address: str, served: Mapping[str, bytes]) -> _files.Source:
     """The same with downloads from `address`, whose MD5 are right."""
     return replace(
         source,
         downloads={
-            name: (address + name, hashlib.md5(content).hexdigest())
+            name: [address + name, hashlib.md5(content).hexdigest()]
             for name, content in served.items()
         },
     )
@@ -170,12 +171,12 @@ def stall(owner: object, name: str, calls: int) -> None:
 if __name__ == "__main__":
     folder, cache, address, md5, moment = sys.argv[1:]
     hashes = {p: hashlib.sha256(Path(folder, p).read_bytes()).hexdigest() for p in CIFAR}
-    data._SOURCES["cifar10"] = replace(
-        expecting("cifar10", hashes), downloads={ARCHIVE: (address + ARCHIVE, md5)}
+    _files.SOURCES["cifar10"] = replace(
+        expecting("cifar10", hashes), downloads={ARCHIVE: [address + ARCHIVE, md5]}
     )
     pooch.os_cache = lambda project: Path(cache)
     if moment == "unpack":
-        stall(tarfile.TarFile, "extract", calls=3)
+        stall(tarfile.TarFile, "makefile", calls=3)
     if moment == "move":
         stall(os, "replace", calls=3)
     data.load("cifar10")

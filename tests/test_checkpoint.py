@@ -12,7 +12,7 @@ from flax import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntklib import checkpoint
+from ntklib import _checkpoint as checkpoint
 
 RUN = {"batch_size": 4, "loss": "ce", "key": [0, 1]}
 
@@ -111,7 +111,7 @@ def test_a_writer_killed_at_work_leaves_the_last_whole_file(tmp_path, where):
     script = textwrap.dedent(f"""
         import os, signal
         import numpy as np
-        from ntklib import checkpoint
+        from ntklib import _checkpoint as checkpoint
 
         {where} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         checkpoint.save({str(path)!r}, {RUN!r}, {{"loss": np.array([1.0, 2.0])}})

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from ntklib.convolution import conv_general_dilated, convolve, patches
+from ntklib.models._convolution import conv_general_dilated, convolve, patches
 
 CASES = list(
     itertools.product(

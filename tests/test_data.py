@@ -1,4 +1,5 @@
 import errno
+import gc
 import gzip
 import hashlib
 import inspect
@@ -21,13 +22,18 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import data_files as made
+import jax
+import jax.numpy as jnp
+import jsonschema
 import numpy as np
 import pooch
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ntklib import data
+from ntklib.data import _files
 
 # The run-time type checks of the tests come before the library's own; this is the bare function.
 load = inspect.unwrap(data.load)
@@ -50,9 +56,9 @@ def alone(monkeypatch, tmp_path):
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}/"
     for name in ("mnist", "cifar10"):
-        source = data._SOURCES[name]
-        nowhere = {p: (address + p, md5) for p, (_, md5) in source.downloads.items()}
-        monkeypatch.setitem(data._SOURCES, name, replace(source, downloads=nowhere))
+        source = _files.SOURCES[name]
+        nowhere = {p: [address + p, md5] for p, (_, md5) in source.downloads.items()}
+        monkeypatch.setitem(_files.SOURCES, name, replace(source, downloads=nowhere))
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +73,7 @@ def full(tmp_path_factory):
 def expected(full, monkeypatch):
     """Makes the library expect the made-up files."""
     for name in ("mnist", "cifar10"):
-        monkeypatch.setitem(data._SOURCES, name, made.expecting(name, full[1]))
+        monkeypatch.setitem(_files.SOURCES, name, made.expecting(name, full[1]))
         # The downloads stay what the fixture `alone` made of them.
     return full
 
@@ -137,7 +143,7 @@ def test_embedded_set_is_complete_and_split_without_overlap(name, side):
         assert len(split) == n
         assert (split.x.dtype, split.y.dtype) == (np.float32, np.int32)
         assert (split.x.min(), split.x.max()) == (0, 1)
-    [(images, labels)] = data._SOURCES[name].read(data._SOURCES[name], data._folder(name))
+    [(images, labels)] = _files.read(name)
     pixels = np.float32(images) / np.float32(255 if name == "mnist5k" else 16)
     everything = Counter(
         x.tobytes() + np.int32(y).tobytes() for x, y in zip(pixels, labels, strict=True)
@@ -155,9 +161,7 @@ def test_digits_agree_with_scikit_learn():
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    [(ours, our_labels)] = data._SOURCES["digits"].read(
-        data._SOURCES["digits"], data._folder("digits")
-    )
+    [(ours, our_labels)] = _files.read("digits")
     assert np.array_equal(ours.reshape(1797, 64), images)
     assert np.array_equal(our_labels, labels)
     whole = data.load("digits")
@@ -255,7 +259,7 @@ def test_targets():
 
 def test_signs_need_two_classes(tmp_path):
     split = data.load("digits", n_train=30, n_test=10, classes=(0, 1, 2)).train
-    with refused(ValueError, "2 classes", "has 3", within=tmp_path):
+    with refused(ValueError, "signs: this split has 3 classes", within=tmp_path):
         split.signs()
 
 
@@ -282,36 +286,37 @@ def test_provenance_is_json_and_tells_the_draw():
 # Arguments
 
 wrong_arguments = [
-    (ValueError, {"name": "mnist6k"}, ["'mnist6k'", "mnist5k, digits, mnist, cifar10"]),
-    (ValueError, {"name": "MNIST"}, ["'MNIST'"]),
+    (ValueError, {"name": "mnist6k"}, ["name: 'mnist6k'", "'mnist5k', 'digits', 'mnist', 'cifar"]),
+    (ValueError, {"name": "MNIST"}, ["name: 'MNIST'"]),
     (ValueError, {"name": "a\nb"}, [r"'a\nb'"]),
-    (ValueError, {"name": None}, ["None"]),
-    (ValueError, {"classes": (3, 3)}, ["(3, 3)", "twice"]),
+    (ValueError, {"name": None}, ["name: None"]),
+    (ValueError, {"classes": (3, 3)}, ["classes: (3, 3)", "twice"]),
     (ValueError, {"classes": (0, "airplane")}, ["twice"]),
     (ValueError, {"classes": (3,)}, ["two or more"]),
     (ValueError, {"classes": ()}, ["two or more"]),
-    (ValueError, {"classes": (3, 10)}, ["10", "0 to 9"]),
-    (ValueError, {"classes": (-1, 3)}, ["-1", "0 to 9"]),
-    (ValueError, {"classes": ("cat", "lion")}, ["'lion'", "airplane, automobile"]),
-    (TypeError, {"classes": "cat"}, ["classes", "list or a tuple", "str"]),
-    (TypeError, {"classes": 3}, ["classes", "int"]),
-    (TypeError, {"classes": {3, 8}}, ["classes", "set"]),
-    (TypeError, {"classes": (3.0, 8)}, ["classes", "float"]),
-    (TypeError, {"classes": (True, 8)}, ["classes", "bool"]),
-    (ValueError, {"n_train": 0}, ["n_train=0", "at least 1"]),
-    (ValueError, {"n_train": -5}, ["n_train=-5", "at least 1"]),
-    (TypeError, {"n_train": 10.0}, ["n_train", "float"]),
-    (TypeError, {"n_train": "10"}, ["n_train", "str"]),
-    (TypeError, {"n_train": True}, ["n_train", "bool"]),
-    (ValueError, {"n_test": -1}, ["n_test=-1", "at least 1"]),
-    (TypeError, {"n_test": False}, ["n_test", "bool"]),
-    (ValueError, {"seed": -1}, ["seed=-1", "at least 0"]),
-    (TypeError, {"seed": 0.5}, ["seed", "float"]),
-    (TypeError, {"seed": None}, ["seed", "NoneType"]),
-    (ValueError, {"pool": 0}, ["pool=0", "at least 1"]),
-    (ValueError, {"pool": 5}, ["pool=5", "32 x 32"]),
-    (ValueError, {"pool": 64}, ["pool=64", "32 x 32"]),
-    (TypeError, {"pool": 2.0}, ["pool", "float"]),
+    (ValueError, {"classes": (3, 10)}, ["classes: 10 is out", "0 to 9"]),
+    (ValueError, {"classes": (-1, 3)}, ["classes: -1 is out", "0 to 9"]),
+    (ValueError, {"classes": (3.5, 8)}, ["classes: 3.5 is not whole"]),
+    (ValueError, {"classes": ("cat", "lion")}, ["classes: 'lion'", "'airplane', 'automobile'"]),
+    (TypeError, {"classes": "cat"}, ["classes: a str is not allowed; it is a list"]),
+    (TypeError, {"classes": 3}, ["classes: a int"]),
+    (TypeError, {"classes": {3, 8}}, ["classes: a set"]),
+    (TypeError, {"classes": (True, 8)}, ["classes: True"]),
+    (TypeError, {"classes": (None, 8)}, ["classes: None"]),
+    (ValueError, {"n_train": 0}, ["n_train: 0 is out of range; it is a whole number >= 1"]),
+    (ValueError, {"n_train": -5}, ["n_train: -5"]),
+    (ValueError, {"n_train": 10.5}, ["n_train: 10.5 is not whole"]),
+    (TypeError, {"n_train": "10"}, ["n_train: '10'"]),
+    (TypeError, {"n_train": True}, ["n_train: True"]),
+    (ValueError, {"n_test": -1}, ["n_test: -1"]),
+    (TypeError, {"n_test": False}, ["n_test: False"]),
+    (ValueError, {"seed": -1}, ["seed: -1 is out of range; it is a whole number >= 0"]),
+    (ValueError, {"seed": 0.5}, ["seed: 0.5"]),
+    (TypeError, {"seed": None}, ["seed: None"]),
+    (ValueError, {"pool": 0}, ["pool: 0"]),
+    (ValueError, {"pool": 5}, ["pool: 5 is unknown; allowed: 1, 2, 4, 8, 16, 32"]),
+    (ValueError, {"pool": 64}, ["pool: 64"]),
+    (TypeError, {"pool": "2"}, ["pool: '2'"]),
 ]
 
 
@@ -325,11 +330,11 @@ def test_wrong_argument_is_refused_before_any_file_is_sought(error, arguments, w
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"n_test": 5001}, ["n_test=5001", "5000 images", "at most 5000"]),
-        ({"n_train": 4001}, ["n_train=4001", "4000 images", "at most 4000"]),
-        ({"n_train": 11, "n_test": 4990}, ["n_train=11", "10 images", "at most 10"]),
-        ({"n_test": 5000}, ["n_test=5000", "no training image"]),
-        ({"n_test": 1001, "classes": (1, 2)}, ["n_test=1001", "1000 images", "2 classes"]),
+        ({"n_test": 5001}, ["n_test: 5001", "5000 images", "at most 5000"]),
+        ({"n_train": 4001}, ["n_train: 4001", "4000 images", "at most 4000"]),
+        ({"n_train": 11, "n_test": 4990}, ["n_train: 11", "10 images", "at most 10"]),
+        ({"n_test": 5000}, ["n_test: 5000", "no image of mnist5k"]),
+        ({"n_test": 1001, "classes": (1, 2)}, ["n_test: 1001", "1000 images", "2 classes"]),
     ],
 )
 def test_more_than_there_is(arguments, words, tmp_path):
@@ -389,7 +394,83 @@ def test_any_arguments_give_what_they_ask_for_or_one_line(n_train, n_test, class
     assert rows(drawn.train, drawn.test) <= rows(whole.train, whole.test)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"n_train": 40.0, "n_test": np.int64(20), "classes": np.array([8, 3]), "pool": 2.0},
+        {"n_train": np.array(40), "n_test": 20, "classes": ["8", 3.0], "pool": np.float32(2)},
+    ],
+)
+def test_whole_numbers_can_be_written_in_other_ways(arguments):
+    plain = data.load("digits", n_train=40, n_test=20, classes=(8, 3), pool=2)
+    drawn = load("digits", **arguments)
+    assert np.array_equal(drawn.train.x, plain.train.x)
+    assert json.loads(json.dumps(drawn.provenance)) == plain.provenance
+
+
+def test_points_may_be_vectors(key):
+    split = data.Split(jax.random.normal(key, (6, 3)), jnp.array([1, 0, 1, 1, 0, 0]), 2)
+    assert len(split) == 6
+    np.testing.assert_array_equal(split.balanced(4).x, split.x[np.array([1, 4, 0, 2])])
+    assert split.signs().shape == (6, 1)
+
+
 # Files
+
+TEXT, SHA256, MD5 = {"type": "string", "minLength": 1}, r"^[0-9a-f]{64}$", r"^[0-9a-f]{32}$"
+SIZES = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+FILE = {"path": TEXT, "shape": SIZES, "size": {"type": "integer"}, "sha256": {"pattern": SHA256}}
+SOURCE = {
+    "read": {"enum": ["csv", "idx", "cifar"]},
+    "shape": SIZES | {"minItems": 3, "maxItems": 3},
+    "white": {"type": "integer", "maximum": 255},
+    "classes": {"type": "array", "items": TEXT, "minItems": 2, "uniqueItems": True},
+    **dict.fromkeys(("source", "citation", "license"), TEXT),
+    "files": {
+        "type": "array",
+        "items": {"properties": FILE, "required": [*FILE], "additionalProperties": False},
+        "minItems": 1,
+    },
+}
+PLACES = {
+    "package": TEXT,
+    "downloads": {
+        "minProperties": 1,
+        "additionalProperties": {
+            "prefixItems": [{"type": "string", "pattern": "^https://"}, {"pattern": MD5}],
+            "minItems": 2,
+            "maxItems": 2,
+        },
+    },
+}
+
+
+def test_the_table_of_sources_says_all_that_a_load_needs():
+    schema = {
+        "minProperties": 1,
+        "additionalProperties": {
+            "properties": SOURCE | PLACES,
+            "required": [*SOURCE],
+            "oneOf": [{"required": [place]} for place in PLACES],
+            "additionalProperties": False,
+        },
+    }
+    table = yaml.safe_load(Path(_files.__file__).with_name("sources.yml").read_text())
+    jsonschema.Draft202012Validator(schema).validate(table)
+    for source in table.values():
+        paths = {file["path"] for file in source["files"]}
+        archives = {p for p in source.get("downloads", {}) if p.endswith(".tar.gz")}
+        assert archives or set(source.get("downloads", paths)) == paths
+        for file in source["files"]:
+            assert source["read"] == "csv" or file["size"] - np.prod(file["shape"]) in (0, 8, 16)
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_text_is_parsed_once_in_a_process(name, monkeypatch):
+    first = data.load(name, n_train=30, n_test=20)
+    monkeypatch.setattr(gzip, "open", None)
+    again = data.load(name, n_train=30, n_test=20)
+    assert np.array_equal(first.train.x, again.train.x)
 
 
 def test_cifar_reader(local):
@@ -402,8 +483,7 @@ def test_cifar_reader(local):
     assert drawn.provenance["n_per_class"]["test"]["truck"] == 1000
     colour, row, column = np.ogrid[:3, :32, :32]
     place = np.moveaxis(1024 * colour + 32 * row + column, 0, -1)  # in the record, after the label
-    source = data._SOURCES["cifar10"]
-    for (images, labels), batches in zip(source.read(source, local), (range(5), [5]), strict=True):
+    for (images, labels), batches in zip(_files.read("cifar10"), (range(5), [5]), strict=True):
         for k, batch in enumerate(batches):
             part, i = slice(10_000 * k, 10_000 * (k + 1)), np.arange(10_000)
             wanted = (7 * i + batch).astype(np.uint8)[:, None, None, None] + np.uint8(3 * place)
@@ -427,8 +507,7 @@ def test_mnist_reader(local):
     assert drawn.train.x.shape == (60_000, 28, 28, 1)
     assert drawn.test.x.shape == (10_000, 28, 28, 1)
     assert per_class(drawn.test) == [1000] * 10
-    parts = data._SOURCES["mnist"].read(data._SOURCES["mnist"], local)
-    for (images, labels), part in zip(parts, made.MNIST, strict=True):
+    for (images, labels), part in zip(_files.read("mnist"), made.MNIST, strict=True):
         assert np.array_equal(images[..., 0], made.mnist_images(part))
         assert np.array_equal(labels, made.mnist_labels(part))
 
@@ -443,8 +522,7 @@ def test_other_gzip_wrapping_is_the_same_file(local):
 @pytest.mark.skipif(not (REAL / "cifar-10-batches-bin").is_dir(), reason="needs the authors' files")
 def test_real_cifar(monkeypatch):
     monkeypatch.setenv("NTKLIB_DATA", str(REAL))
-    source = data._SOURCES["cifar10"]
-    (train, train_labels), (test, test_labels) = source.read(source, data._folder("cifar10"))
+    (train, train_labels), (test, test_labels) = _files.read("cifar10")
     assert train_labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
     assert test_labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
     assert train[0, 0, 0].tolist() == [59, 62, 63]
@@ -459,8 +537,7 @@ def test_real_cifar(monkeypatch):
 @pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason="needs the authors' files")
 def test_real_mnist(monkeypatch):
     monkeypatch.setenv("NTKLIB_DATA", str(REAL))
-    source = data._SOURCES["mnist"]
-    (train, train_labels), (test, test_labels) = source.read(source, data._folder("mnist"))
+    (train, train_labels), (test, test_labels) = _files.read("mnist")
     assert train_labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert test_labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     assert train.mean() / 255 == pytest.approx(0.1307, abs=5e-5)
@@ -495,11 +572,6 @@ wrong_files = {
     "batch is empty": (BATCH, lambda c: b"", "0 bytes, expected 30,730,000"),
     "batch is truncated": (BATCH, lambda c: c[:-1], "30,729,999 bytes, expected 30,730,000"),
     "batch has a byte more": (BATCH, lambda c: c + b"\0", "too many bytes, expected 30,730,000"),
-    "batch has label 10": (
-        BATCH,
-        lambda c: at(c, 17 * 3073, 10),
-        "image 17 has label 10, expected 0 to 9",
-    ),
     "batch has a flipped pixel": (BATCH, lambda c: at(c, 5, c[5] ^ 1), "SHA-256"),
     "batch has another valid label": (BATCH, lambda c: at(c, 0, 9), "SHA-256"),
     "batch is another one": (BATCH, lambda c: made.cifar_batch(1).tobytes(), "SHA-256"),
@@ -535,22 +607,22 @@ wrong_files = {
     "IDX has another magic number": (
         TEST_LABELS,
         lambda c: gzip.compress(made.idx(TEST_LABELS_ARRAY, (0x0D01, 10_000))),
-        "header is (3329, 10000), expected (2049, 10000)",
+        "unpacked SHA-256",
     ),
     "IDX is little-endian": (
         TEST_LABELS,
         lambda c: gzip.compress(c[3::-1] + c[7:3:-1] + c[8:]),
-        "expected (2049, 10000)",
+        "unpacked SHA-256",
     ),
     "images have other sides": (
         TEST_IMAGES,
         lambda c: gzip.compress(made.idx(TEST_IMAGES_ARRAY, (0x0803, 10_000, 14, 56)), 1),
-        "header is (2051, 10000, 14, 56), expected (2051, 10000, 28, 28)",
+        "unpacked SHA-256",
     ),
     "header counts fewer labels": (
         TEST_LABELS,
         lambda c: gzip.compress(made.idx(TEST_LABELS_ARRAY, (0x0801, 9_999))),
-        "header is (2049, 9999), expected (2049, 10000)",
+        "unpacked SHA-256",
     ),
     "there are fewer labels than images": (
         TEST_LABELS,
@@ -561,11 +633,6 @@ wrong_files = {
         TRAIN_LABELS,
         lambda c: gzip.compress(made.idx(TEST_LABELS_ARRAY)),
         "10,008 bytes, expected 60,008",
-    ),
-    "label is 10": (
-        TEST_LABELS,
-        lambda c: gzip.compress(at(c, 8 + 4321, 10)),
-        "image 4321 has label 10, expected 0 to 9",
     ),
     "image has a flipped pixel": (
         TEST_IMAGES,
@@ -607,9 +674,9 @@ def test_unreadable_file(local, tmp_path, monkeypatch):
 
 
 def test_damaged_package(tmp_path, monkeypatch):
-    source = data._SOURCES["digits"]
-    other = replace(source, files=(replace(source.files[0], sha256="0" * 64),))
-    monkeypatch.setitem(data._SOURCES, "digits", other)
+    source = _files.SOURCES["digits"]
+    other = replace(source, files=[replace(source.files[0], sha256="0" * 64)])
+    monkeypatch.setitem(_files.SOURCES, "digits", other)
     with refused(data.DataError, "SHA-256", "install scikit-learn anew", within=tmp_path):
         data.load("digits")
 
@@ -618,12 +685,12 @@ def test_damaged_package(tmp_path, monkeypatch):
 
 
 def served_mnist(folder):
-    return {path: (folder / path).read_bytes() for path in data._SOURCES["mnist"].downloads}
+    return {path: (folder / path).read_bytes() for path in _files.SOURCES["mnist"].downloads}
 
 
 def offer(monkeypatch, name, address, served):
-    source = made.offering(data._SOURCES[name], address, served)
-    monkeypatch.setitem(data._SOURCES, name, source)
+    source = made.offering(_files.SOURCES[name], address, served)
+    monkeypatch.setitem(_files.SOURCES, name, source)
 
 
 def test_offline_message_names_all_places(tmp_path, monkeypatch):
@@ -683,7 +750,7 @@ def test_download_fills_the_cache_once(name, expected, tmp_path, monkeypatch, ca
         offer(monkeypatch, name, address, served)
         first = data.load(name, n_train=20, n_test=10)
     assert "100%" in capsys.readouterr().err  # the progress bar
-    files = {f.path for f in data._SOURCES[name].files}
+    files = {f.path for f in _files.SOURCES[name].files}
     found = {str(p.relative_to(tmp_path / "cache")) for p in tmp_path.rglob("*") if p.is_file()}
     assert found == files
     for path in files:
@@ -709,52 +776,11 @@ def refused_download(monkeypatch, tmp_path, name, served, *words, md5=None, sent
     with made.serving(served, sent) as address:
         offer(monkeypatch, name, address, served)
         if md5:
-            source = data._SOURCES[name]
-            wrong = {p: (url, md5) for p, (url, _) in source.downloads.items()}
-            monkeypatch.setitem(data._SOURCES, name, replace(source, downloads=wrong))
+            source = _files.SOURCES[name]
+            wrong = {p: [url, md5] for p, (url, _) in source.downloads.items()}
+            monkeypatch.setitem(_files.SOURCES, name, replace(source, downloads=wrong))
         with refused(data.DataError, *words, within=tmp_path):
             data.load(name)
-
-
-evil = {
-    "path upwards": (made.member("../evil", b"x"), "'../evil' points outside"),
-    "path upwards in the middle": (
-        made.member("cifar-10-batches-bin/../../evil", b"x"),
-        "points outside",
-    ),
-    "absolute path": (made.member("/tmp/evil", b"x"), "'/tmp/evil' points outside"),
-    "symbolic link": (
-        made.member(BATCH, type=tarfile.SYMTYPE, link="/etc/passwd"),
-        "not a file or a folder",
-    ),
-    "symbolic link for the folder": (
-        made.member("cifar-10-batches-bin", type=tarfile.SYMTYPE, link=".."),
-        "not a file or a folder",
-    ),
-    "hard link": (
-        made.member(BATCH, type=tarfile.LNKTYPE, link="../../secret"),
-        "not a file or a folder",
-    ),
-    "device": (made.member(BATCH, type=tarfile.CHRTYPE), "not a file or a folder"),
-    "named pipe": (made.member(BATCH, type=tarfile.FIFOTYPE), "not a file or a folder"),
-    "folder for a file": (made.member(BATCH, type=tarfile.DIRTYPE), "0 bytes, expected 30,730,000"),
-    "oversized member": (
-        made.member(BATCH, bytes(30_730_001)),
-        "30,730,001 bytes, expected 30,730,000",
-    ),
-    "undersized member": (made.member(BATCH, b"x"), "1 bytes, expected 30,730,000"),
-    "missing members": (made.member(BATCH, bytes(30_730_000)), "lacks cifar-10-batches-bin/data_b"),
-    "nothing that is wanted": (made.member("evil", b"x"), "lacks"),
-}
-
-
-@pytest.mark.parametrize("case", evil)
-def test_evil_archive_is_refused(case, expected, tmp_path, monkeypatch):
-    (tmp_path / "secret").write_text("x")
-    odd, words = evil[case]
-    archive = made.tar(odd)
-    refused_download(monkeypatch, tmp_path, "cifar10", {made.ARCHIVE: archive}, made.ARCHIVE, words)
-    assert not Path("/tmp/evil").exists()
 
 
 @pytest.mark.parametrize(
@@ -791,11 +817,13 @@ def test_one_wrong_file_of_four_keeps_all_out_of_the_cache(expected, tmp_path, m
             data.load("mnist")
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # pooch closes no answer it refuses
 def test_address_without_the_file(expected, tmp_path, monkeypatch):
     with made.serving({}) as address:
         offer(monkeypatch, "cifar10", address, {made.ARCHIVE: b""})
         with refused(data.DataError, "the download failed", "404", within=tmp_path):
             data.load("cifar10")
+    gc.collect()
 
 
 def test_cache_in_the_place_of_a_file(expected, tmp_path):

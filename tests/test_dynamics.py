@@ -93,6 +93,14 @@ def test_float32_kernels_are_compared_in_float64():
     assert dynamics.distance(jnp.asarray(a), jnp.asarray(b)) == exact
 
 
+def test_lists_of_kernels_are_taken():
+    path = kernels(3)
+    as_list = [jnp.asarray(k) for k in path]
+    np.testing.assert_allclose(dynamics.distances(as_list), dynamics.distances(path), atol=1e-6)
+    assert dynamics.path_length(list(path)) == dynamics.path_length(path)
+    np.testing.assert_array_equal(dynamics.spectrum(list(path)), dynamics.spectrum(path))
+
+
 # --- paths ---
 
 
@@ -312,7 +320,11 @@ ZERO[1] = 0
         (lambda: dynamics.centre(np.eye(3, dtype=int)), TypeError, "kernels: dtype int64"),
         (lambda: dynamics.similarity(GOOD, NAN), ValueError, "b: has values"),
         (lambda: dynamics.similarity(ZERO, GOOD), ValueError, "a: a kernel is zero"),
-        (lambda: dynamics.distance(GOOD, GOOD[0, :5, :5]), ValueError, "6 and 5 rows"),
+        (
+            lambda: dynamics.distance(GOOD, GOOD[0, :5, :5]),
+            ValueError,
+            "b: kernels have 5 rows; they have 6",
+        ),
         (
             lambda: dynamics.distance(GOOD, np.add.outer(*2 * [np.arange(6) / 7]), centred=True),
             ValueError,
@@ -320,16 +332,24 @@ ZERO[1] = 0
         ),
         (lambda: dynamics.distances(GOOD[0]), ValueError, r"a: shape \(6, 6\)"),
         (lambda: dynamics.distances(GOOD, GOOD[0]), ValueError, r"b: shape \(6, 6\)"),
-        (lambda: dynamics.distances(GOOD, GOOD[:, :5, :5]), ValueError, "6 and 5 rows"),
+        (
+            lambda: dynamics.distances(GOOD, GOOD[:, :5, :5]),
+            ValueError,
+            "b: kernels have 5 rows; they have 6",
+        ),
         (lambda: dynamics.velocity(GOOD, [0, 1]), ValueError, r"times: shape \(2,\)"),
-        (lambda: dynamics.velocity(GOOD, [0, 1, 1]), ValueError, "finite and ascend"),
-        (lambda: dynamics.velocity(GOOD, [0, 1, np.inf]), ValueError, "finite and ascend"),
+        (lambda: dynamics.velocity(GOOD, [0, 1, 1]), ValueError, "times: .* do not ascend"),
+        (lambda: dynamics.velocity(GOOD, [0, 1, np.inf]), ValueError, "times: .* do not ascend"),
         (lambda: dynamics.path_length(GOOD[:0]), ValueError, r"kernels: shape \(0, 6, 6\)"),
         (lambda: dynamics.polar(GOOD[[0, 1, 0]]), ValueError, "equals the first"),
         (lambda: dynamics.polar(ZERO), ValueError, "kernels: a kernel is zero"),
-        (lambda: dynamics.truncate(GOOD, 0), ValueError, "k is 0; it must be from 1 to 5"),
-        (lambda: dynamics.truncate(GOOD, 6), ValueError, "k is 6; it must be from 1 to 5"),
-        (lambda: dynamics.spectrum(np.triu(GOOD[0])), ValueError, "kernels: not symmetric"),
+        (
+            lambda: dynamics.truncate(GOOD, 0),
+            ValueError,
+            "k: 0 is out of range; it is a whole number, 1 to 5",
+        ),
+        (lambda: dynamics.truncate(GOOD, 6), ValueError, "k: 6 is out of range"),
+        (lambda: dynamics.spectrum(np.triu(GOOD[0])), ValueError, "kernels: is not symmetric"),
         (lambda: dynamics.trace_rank([1.0, 2.0]), ValueError, "descend"),
         (lambda: dynamics.trace_rank([0.0, 0.0]), ValueError, "positive"),
         (lambda: dynamics.entropy_rank([1.0, np.nan]), ValueError, "finite"),
@@ -337,19 +357,25 @@ ZERO[1] = 0
         (lambda: dynamics.concentration([1.0, -0.1]), ValueError, "smallest is -0.1"),
         (lambda: dynamics.settling_time([0.0], [0, 1], 1), ValueError, r"times: shape \(2,\)"),
         (lambda: dynamics.settling_time(np.zeros((1, 1)), [0], 1), ValueError, r"remaining: shape"),
-        (lambda: dynamics.settling_time([np.nan], [0], 1), ValueError, "finite"),
+        (lambda: dynamics.settling_time([], [], 1), ValueError, r"remaining: shape \(0,\)"),
+        (lambda: dynamics.settling_time([np.nan], [0], 1), ValueError, "remaining: has values"),
+        (lambda: dynamics.settling_time([0.1], [0], np.inf), ValueError, "yardstick: inf"),
         (
             lambda: dynamics.specialisation(GOOD, np.array([0, 0, 1, 1, 3, 3])),
             ValueError,
-            "labels: the classes present are",
+            "labels: has labels from 0 to 3; they are 0 to 2",
         ),
         (
             lambda: dynamics.specialisation(GOOD, np.array([0, 0, 1, 1, 0, 0])),
             ValueError,
-            "labels: the classes present are",
+            r"labels: has \[0 1\] only; each of 0 to 2 is there",
         ),
-        (lambda: dynamics.specialisation(GOOD, np.arange(3)), ValueError, r"\(3, 6, 6\) and \(3,"),
-        (lambda: dynamics.specialisation(GOOD[0], np.zeros(6, int)), ValueError, "expected"),
+        (lambda: dynamics.specialisation(GOOD, np.arange(3)), ValueError, r"labels: shape \(3,\)"),
+        (
+            lambda: dynamics.specialisation(GOOD[0], np.zeros(6, int)),
+            ValueError,
+            r"kernels: shape \(6",
+        ),
         (
             lambda: dynamics.specialisation(np.ones((2, 2, 2)), np.array([0, 1])),
             ValueError,

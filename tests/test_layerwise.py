@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 
 from ntklib import models
-from ntklib.layerwise import Product, gradients
+from ntklib._layerwise import Product, gradients
 
 # Products (Dense, Conv) and matrices (BatchNorm, and all else in one) that each net should give.
 KINDS = {

@@ -198,7 +198,7 @@ def test_only_the_parameters_are_variables():
         model_lin.apply(other | there, x), model_lin.apply(tangent | there, x)
     )
     assert model_lin.apply_train is None
-    assert model_lin.kernel_fn is None
+    assert model_lin.stack is None
 
 
 def traced_model():

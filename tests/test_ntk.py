@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntklib import contraction, models, ntk
+from ntklib import _contraction, models, ntk
 from ntklib._neural_tangents import empirical_ntk_fn
 
 K = 3  # outputs of every net here
@@ -156,13 +156,13 @@ def test_the_least_memory_takes_inputs_and_outputs_one_by_one(output, monkeypatc
     model = models.get("cnn", n_classes=3, width=2, depth=1)
     x = jax.random.normal(jax.random.key(1), (4, 3, 3, 1))
     variables = model.init(jax.random.key(2), x)
-    seen, features = set(), contraction.Device.features
+    seen, features = set(), _contraction.Device.features
 
     def spy(self, apply, variables, points, outputs, *rest):
         seen.add((len(points), len(outputs)))
         return features(self, apply, variables, points, outputs, *rest)
 
-    monkeypatch.setattr(contraction.Device, "features", spy)
+    monkeypatch.setattr(_contraction.Device, "features", spy)
     call = partial(ntk.gram, model, variables, x, output=output)
     cut = call(memory=least_memory(call))
     assert seen == {(1, 1)}
@@ -225,7 +225,7 @@ def test_many_inputs(x64, key, n):
 
 @pytest.mark.parametrize("output", ["trace", "full", 2])
 def test_memory_of_the_compiled_programs_is_within_the_bound(key, output, monkeypatch):
-    monkeypatch.setattr(contraction, "CACHE", 2**18)
+    monkeypatch.setattr(_contraction, "CACHE", 2**18)
     monkeypatch.setattr(ntk, "CACHE", 2**18)
     model, x = models.get("cnn", n_classes=4, width=16, depth=3), np.zeros((64, 8, 8, 3), "f4")
     x = jax.random.normal(key, (64, 8, 8, 3))
@@ -233,7 +233,7 @@ def test_memory_of_the_compiled_programs_is_within_the_bound(key, output, monkey
     sizes, peaks = [], []
 
     def spy(name):
-        original = getattr(contraction, name)
+        original = getattr(_contraction, name)
 
         def compiled(*arguments):
             memory = original.lower(*arguments).compile().memory_analysis()
@@ -242,7 +242,7 @@ def test_memory_of_the_compiled_programs_is_within_the_bound(key, output, monkey
             peaks.append(kept + memory.temp_size_in_bytes + memory.output_size_in_bytes)
             return original(*arguments)
 
-        monkeypatch.setattr(contraction, name, compiled)
+        monkeypatch.setattr(_contraction, name, compiled)
 
     spy("_features")
     spy("_contract")

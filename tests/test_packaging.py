@@ -4,13 +4,17 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ntklib import claims
 from workflow import portable
@@ -79,6 +83,45 @@ print(ntklib.__file__, page.record("cifar").profile, *(c.id for c in claims.load
     assert Path(file) == target / "ntklib" / "__init__.py"
     assert profile == "cifar"
     assert found == [claim.id for claim in claims.load().claims]
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1:]:
+            raise ModuleNotFoundError(f"{name} is not installed", name=name)
+
+sys.meta_path.insert(0, Missing())
+import ntklib
+for module in pkgutil.walk_packages(ntklib.__path__, "ntklib."):
+    if module.name not in ("ntklib._neural_tangents", "ntklib.plots"):
+        importlib.import_module(module.name)
+ntklib.data.load("mnist5k", n_train=10, n_test=10)
+"""
+
+
+def test_the_library_works_without_the_packages_of_the_book() -> None:
+    missing = ["neural_tangents", "IPython", "ipykernel", "matplotlib", "mlxtend", "tensorflow"]
+    command = [sys.executable, "-c", IMPORT_ALL, *missing]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_to_install_the_library_brings_no_package_of_the_book() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    left, brought = [Requirement(text) for text in project["dependencies"]], set()
+    while left:
+        requirement = left.pop()
+        environment = {"extra": ""}
+        name = canonicalize_name(requirement.name)
+        if name in brought or (requirement.marker and not requirement.marker.evaluate(environment)):
+            continue
+        brought.add(name)
+        left += map(Requirement, metadata.requires(name) or ())
+    assert {"jax", "flax", "mlxtend", "optax", "orbax-checkpoint"} < brought
+    assert not brought & {"neural-tangents", "tensorflow", "tf2jax", "ipython", "ipykernel"}
 
 
 def test_the_branch_is_the_same_every_time(branch: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ntklib import claims
+from workflow import machine, trainings
 from workflow.collect import trusted
 from workflow.errors import UsageError, explained
 from workflow.parameters import parse_set
@@ -32,13 +33,13 @@ def _only_run(root: Path) -> Iterator[None]:
         yield
 
 
-def _snakemake(root: Path, target: str, overrides: dict[str, Any]) -> None:
+def _snakemake(root: Path, target: str, **settings: Any) -> None:
     command = [sys.executable, "-m", "snakemake", target, "--snakefile", "workflow/Snakefile"]
-    command += ["--cores", "all", "--nolock", "--rerun-incomplete", "--keep-going"]
-    command += ["--rerun-triggers", "mtime", "params", "input"]
+    command += ["--cores", str(machine.cores()), "--nolock", "--rerun-incomplete", "--keep-going"]
+    command += ["--rerun-triggers", "mtime", "params"]
     command += ["--quiet", "progress", "rules", "host"]
     config = root / "build" / "config.json"  # on the command line 1e-07 would be text
-    config.write_text(json.dumps({"overrides": overrides}), encoding="utf-8")
+    config.write_text(json.dumps(settings), encoding="utf-8")
     command += ["--configfile", str(config)]
     process = subprocess.Popen(command, cwd=root, close_fds=False)
     try:
@@ -53,18 +54,22 @@ def _snakemake(root: Path, target: str, overrides: dict[str, Any]) -> None:
 def _book(project: Project) -> None:
     for notebook in project.published():
         project.key(notebook, project.parameters(notebook, "laptop"))
+    trainings.shared(project, "laptop", {})
     with _only_run(project.root):
-        _snakemake(project.root, "book", {})
+        _snakemake(project.root, "book")
     print(f"The book is at {os.path.relpath(project.root / 'build' / 'html' / 'index.html')}")
 
 
 def _run(project: Project, notebook: str, profile: str, overrides: dict[str, Any]) -> claims.Result:
     values = project.parameters(notebook, profile, overrides)
-    project.claims_of(notebook)
+    project.key(notebook, values)
+    if project.notebooks[notebook].trainings:
+        trainings.shared(project, profile, {notebook: overrides})
     executed = EXECUTED.format(notebook=notebook, profile=profile)
     result = RESULT.format(notebook=notebook, profile=profile)
     with _only_run(project.root):
-        _snakemake(project.root, result, {notebook: overrides})
+        chosen = {"profile": profile, "overrides": {notebook: overrides}}
+        _snakemake(project.root, result, alone=True, **chosen)
         _, found = trusted(project, notebook, profile, values)
     for claim in found.claims.values():
         for name, check in claim.checks.items():

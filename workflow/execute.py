@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +15,7 @@ from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
 from ntklib import claims
+from workflow import trainings
 from workflow.collect import collect, seal
 from workflow.errors import BuildError, explained
 from workflow.plan import EXECUTED, RESULT, Project
@@ -54,7 +56,9 @@ def _failure(error: Exception, partial: Path) -> str:
     return f"cell {number} ({first_line}): {': '.join([name, *last_line])}"
 
 
-def execute(project: Project, notebook: str, profile: str, values: dict[str, Any]) -> None:
+def execute(
+    project: Project, notebook: str, profile: str, values: dict[str, Any], *, alone: bool = True
+) -> None:
     """Executes a notebook; it and its result appear only when every cell has succeeded.
 
     Args:
@@ -62,6 +66,8 @@ def execute(project: Project, notebook: str, profile: str, values: dict[str, Any
         notebook: its name, such as `01_ntk_transfer`.
         profile: with the name, says where both go.
         values: its parameters, checked (see `Project.parameters`).
+        alone: whether a progress bar may be drawn; else there is a line when it starts, and one
+            when it ends.
 
     Raises:
         BuildError: if a cell fails, or the notebook judges no claim. The partial notebook is
@@ -74,13 +80,19 @@ def execute(project: Project, notebook: str, profile: str, values: dict[str, Any
         where = f"partial notebook: {partial.relative_to(project.root)}"
         raise BuildError(f"notebooks/{notebook}.py: {reason}\n{where}") from None
 
-    progress = {
-        "desc": f"{notebook} ({profile})",
+    title, start = f"{notebook} ({profile})", time.monotonic()
+    bar = {
+        "desc": title,
         "bar_format": "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}",
         "file": sys.stderr,
     }
+    if not alone:
+        print(f"{title}: started", file=sys.stderr)
+    store = project.root / trainings.STORE
+    for each in trainings.of_pages(project, {notebook: values}).get(notebook, []):
+        each.clear(store)
     os.environ |= {
-        "NTKLIB_STORE": str(project.root / "build" / "trained"),
+        "NTKLIB_STORE": str(store),
         # Pages that do the same on arrays of one shape compile it once, and so do reruns.
         "JAX_COMPILATION_CACHE_DIR": str(project.root / "build" / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -96,7 +108,7 @@ def execute(project: Project, notebook: str, profile: str, values: dict[str, Any
                 partial,
                 parameters=values,
                 cwd=project.root,
-                progress_bar=progress,
+                progress_bar=bar if alone else False,
                 kernel_name="python3",
                 config=Config(KernelManager=kernel),
                 extra_arguments=["--log-level=50"],  # else it tells of being shut down
@@ -116,8 +128,11 @@ def execute(project: Project, notebook: str, profile: str, values: dict[str, Any
     output = project.root / EXECUTED.format(notebook=notebook, profile=profile)
     output.parent.mkdir(parents=True, exist_ok=True)
     partial.replace(output)
+    if not alone:
+        print(f"{title}: done in {time.monotonic() - start:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":
     with explained():
-        execute(Project(), sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
+        alone = sys.argv[4:] != ["False"]
+        execute(Project(), sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), alone=alone)

@@ -24,6 +24,14 @@ def settings() -> dict[str, str]:
     }
 
 
+def cores() -> int:
+    """How many cores this process may use: those allowed to it, or fewer if NPROC says so."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
+    given = os.environ.get("NPROC", "")
+    return max(1, min(allowed, int(given))) if given.isdigit() else allowed
+
+
 def backend() -> str:
     """The backend of JAX, such as `cpu`.
 

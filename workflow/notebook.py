@@ -59,10 +59,25 @@ class Notebook:
         """Whether it shows what `records/` has of it."""
         return "page.record" in self._text
 
+    def _tagged(self, tag: str) -> list[nbformat.NotebookNode]:
+        return [cell for cell in self.read().cells if tag in cell.metadata.get("tags", [])]
+
+    @cached_property
+    def trainings(self) -> str | None:
+        """The cell tagged `trainings`, see `workflow.trainings`; None if there is none.
+
+        Raises:
+            UsageError: if there are several.
+        """
+        cells = self._tagged("trainings")
+        if len(cells) > 1:
+            raise UsageError(f"{self.name}: {len(cells)} cells are tagged 'trainings', not one")
+        return cells[0].source if cells else None
+
     @cached_property
     def _parameters(self) -> tuple[nbformat.NotebookNode, list[ast.AnnAssign]]:
         """The cell tagged `parameters`, and its lines."""
-        tagged = [c for c in self.read().cells if "parameters" in c.metadata.get("tags", [])]
+        tagged = self._tagged("parameters")
         if len(tagged) != 1:
             raise UsageError(f"{self.name}: {len(tagged)} cells are tagged 'parameters', not one")
         lines: list[ast.AnnAssign] = []

@@ -221,7 +221,7 @@ class Project:
             where = os.path.relpath(str(error.filename), self.root)
             raise UsageError(f"{where}, line {error.lineno}: {error.msg}") from None
         lock = self.root / "requirements.lock"
-        return self._digest(*files, lock, machine.backend(), machine.settings())
+        return self.digest(*files, lock, machine.backend(), machine.settings())
 
     def key(self, notebook: str, values: dict[str, Any]) -> str:
         """SHA-256 of all that a result depends on.
@@ -238,7 +238,7 @@ class Project:
         if source.shows_records:
             files = (self.root / "records" / notebook).rglob("*.*")
             records = [path for path in sorted(files) if path.stem != values["profile"]]
-        return self._digest(
+        return self.digest(
             source.path,
             json.dumps(values, sort_keys=True),
             self.claims_of(notebook),
@@ -247,7 +247,7 @@ class Project:
             self.code(*source.imports),
         )
 
-    def _digest(self, *parts: Any) -> str:
+    def digest(self, *parts: Any) -> str:
         """SHA-256 of files, with their places in the project, and of values."""
         digest = hashlib.sha256()
         for part in parts:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from ntklib.convolution import conv_general_dilated, convolve, patches
+from ntklib.models._convolution import conv_general_dilated, convolve, patches
 
 Leaves = tuple[int, ...]  # positions among the leaves of the parameters
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from ntklib.layerwise import Gradient, Product, gradients
+from ntklib._layerwise import Gradient, Product, gradients
 
 # Sizes at which a CPU works in its caches: bytes of intermediate results, columns and rows of the
 # pieces of a matrix product.
@@ -58,10 +58,10 @@ class Device:
         """Gradients at a block of inputs.
 
         Args:
-            apply: As in `ntklib.layerwise.gradients`.
+            apply: As in `ntklib._layerwise.gradients`.
             variables: The same.
             x: The block.
-            outputs: As in `ntklib.layerwise.gradients`.
+            outputs: As in `ntklib._layerwise.gradients`.
             at_once: Inputs in one backward pass.
             full: Whether all pairs of outputs will be wanted.
 

@@ -1,40 +1,18 @@
-"""Networks by name, as pure functions, with the kernels of their infinite-width limits."""
+"""Networks by name."""
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from math import inf, sqrt
-from typing import Any, TypeAlias
+from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
-from ntklib import kernels
-from ntklib.architectures import Plain, ResNet18, Stacked
-
-Variables: TypeAlias = Any  # what flax's `init` returns: {"params": {...}, ...}
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network as pure functions, with the kernel of its infinite-width limit if known.
-
-    Attributes:
-        init: `init(key, x) -> variables`; of the batch x only the shape matters.
-        apply: `apply(variables, x) -> logits` of shape (n, n_classes), in inference mode.
-        kernel_fn: The infinite twin, `kernel_fn(x1, x2=None, get="ntk" | "nngp")`: the kernel of
-            one output, of shape (n1, n2). None if there is none.
-        apply_train: `apply_train(variables, x) -> (logits, state)`, in training mode: batch
-            normalisation takes the statistics of the batch, and `state` has all collections but
-            "params" as they are afterwards, {"batch_stats": ...}. None if this is the same as
-            `apply`.
-    """
-
-    init: Callable[..., Variables]
-    apply: Callable[..., Any]
-    kernel_fn: Callable[..., Array] | None = None
-    apply_train: Callable[..., Any] | None = None
+from ntklib.models._model import Model, from_flax
+from ntklib.models.plain import Plain
+from ntklib.models.resnet import ResNet18
+from ntklib.models.stacks import Stack, Stacked
 
 
 def get(name: str, *, n_classes: int, **options: Any) -> Model:
@@ -73,8 +51,7 @@ def get(name: str, *, n_classes: int, **options: Any) -> Model:
       code of Tsilivis and Kempe 2022).
     - "cnn_small": conv 32, average-pool, conv 64, average-pool, dense 256, dense (ibid.).
     - "cnn_mnist": conv 16, average-pool, conv 32, average-pool, dense 64, dense: 24 k parameters
-      for 14x14 pixels, our stand-in for larger networks. With `batch_norm` (False), its
-      convolutions are normalised.
+      for 14x14 pixels, our stand-in for larger networks.
     - "conv3": conv 32, conv 64 and 64 of stride 2, mean over pixels, dense: for benchmarks.
     - "alexnet": conv 64, max-pool, conv 192, max-pool, conv 384, 256, 256, max-pool, dense 1024,
       1024, dense. The five convolutions and three dense layers of AlexNet (Krizhevsky et al.
@@ -111,70 +88,6 @@ def get(name: str, *, n_classes: int, **options: Any) -> Model:
     return _NETWORKS[name](n_classes, **options)
 
 
-def from_flax(module: nn.Module) -> Model:
-    """Any flax module as a model without an infinite twin.
-
-    Args:
-        module: Its `__call__` takes the inputs, and returns logits (n, n_classes). If it also
-            takes a keyword `train`, that says whether it is in training mode, and the model gets
-            `apply_train`.
-
-    Returns:
-        The model.
-    """
-    if "train" not in inspect.signature(module.__call__).parameters:
-        return Model(module.init, module.apply)
-    return Model(
-        partial(module.init, train=False),
-        partial(module.apply, train=False),
-        apply_train=partial(_apply_train, module),
-    )
-
-
-def antisymmetric(model: Model) -> Model:
-    """Two copies of a model subtracted, so that the output starts at exactly zero.
-
-    f = (g(theta_1) - g(theta_2)) / sqrt(2), where theta_1 = theta_2 at the start, and both are
-    trained. Then f = 0 at the start (a compiler that treats the copies differently leaves
-    rounding), and the tangent kernel of f there is that of g (Chizat et al. 2019; Zhang et al.
-    2020).
-
-    Args:
-        model: The model g.
-
-    Returns:
-        The model f, with the infinite twin of g.
-    """
-
-    def init(key: PRNGKeyArray, x: Array) -> Variables:
-        variables = model.init(key, x)
-        return {kind: {"first": tree, "second": tree} for kind, tree in variables.items()}
-
-    def both(function: Callable[..., Any], variables: Variables, x: Array) -> tuple[Any, Any]:
-        first, second = (
-            function({kind: trees[copy] for kind, trees in variables.items()}, x)
-            for copy in ("first", "second")
-        )
-        return first, second
-
-    def apply(variables: Variables, x: Array) -> Array:
-        first, second = both(model.apply, variables, x)
-        return (first - second) / sqrt(2)
-
-    def apply_train(variables: Variables, x: Array) -> tuple[Array, Variables]:
-        assert model.apply_train is not None
-        (first, state_1), (second, state_2) = both(model.apply_train, variables, x)
-        state = {kind: {"first": state_1[kind], "second": state_2[kind]} for kind in state_1}
-        return (first - second) / sqrt(2), state
-
-    return Model(init, apply, model.kernel_fn, apply_train if model.apply_train else None)
-
-
-def _apply_train(module: nn.Module, variables: Variables, x: Array) -> tuple[Array, Variables]:
-    statistics = [kind for kind in variables if kind != "params"]
-    return module.apply(variables, x, train=True, mutable=statistics)
-
-
 # --- networks by name: the options of each are the keywords of its function ---
 
 
@@ -188,7 +101,7 @@ def _mlp(
     b_std: float | int = 0.1,
 ) -> Model:
     layers = ("dense",) * _positive("depth", depth)
-    stack = kernels.Stack(layers, width, "flatten", parametrization, w_std, b_std)
+    stack = Stack(layers, width, "flatten", parametrization, w_std, b_std)
     return _stacked(stack, n_classes)
 
 
@@ -203,7 +116,7 @@ def _cnn(
     b_std: float | int = 0.1,
 ) -> Model:
     layers = ("conv",) * _positive("depth", depth)
-    return _stacked(kernels.Stack(layers, width, readout, parametrization, w_std, b_std), n_classes)
+    return _stacked(Stack(layers, width, readout, parametrization, w_std, b_std), n_classes)
 
 
 def _myrtle(
@@ -220,12 +133,12 @@ def _myrtle(
         raise ValueError(f"depth is {depth}; allowed for 'myrtle' are 5, 7 and 10")
     first, second, third = (("conv",) * n for n in groups[depth])
     layers = (*first, "pool", *second, "pool", *third)
-    return _stacked(kernels.Stack(layers, width, "pool", parametrization, w_std, b_std), n_classes)
+    return _stacked(Stack(layers, width, "pool", parametrization, w_std, b_std), n_classes)
 
 
-def _stacked(stack: kernels.Stack, n_classes: int) -> Model:
+def _stacked(stack: Stack, n_classes: int) -> Model:
     network = Stacked(stack, n_classes)
-    return Model(network.init, network.apply, partial(kernels.kernel, stack=stack))
+    return Model(network.init, network.apply, stack)
 
 
 def _plain(
@@ -236,21 +149,7 @@ def _plain(
     softplus: float | int = inf,
 ) -> Model:
     network = Plain(_scaled(layers, width), n_classes, activation=_activation(softplus))
-    # Without batch normalisation, training mode is the same as inference mode.
-    return replace(from_flax(network), apply_train=None)
-
-
-def _cnn_mnist(
-    n_classes: int,
-    *,
-    width: float | int = 1,
-    batch_norm: bool = False,
-    softplus: float | int = inf,
-) -> Model:
-    layers = (("conv", 16), "avg", ("conv", 32), "avg", ("dense", 64))
-    if not batch_norm:
-        return _plain(layers, n_classes, width=width, softplus=softplus)
-    return from_flax(Plain(_scaled(layers, width), n_classes, True, _activation(softplus)))
+    return from_flax(network)
 
 
 def _resnet18(
@@ -299,6 +198,7 @@ _CNN_MEGA = (
     *(("conv", 64), ("conv", 64), ("conv", 128), ("conv", 128), "avg"),
 )
 _CNN_SMALL = (("conv", 32), "avg", ("conv", 64), "avg", ("dense", 256))
+_CNN_MNIST = (("conv", 16), "avg", ("conv", 32), "avg", ("dense", 64))
 _CONV3 = (("conv", 32), ("conv/2", 64), ("conv/2", 64), "mean")
 _ALEXNET = (
     *(("conv", 64), "max", ("conv", 192), "max"),
@@ -311,7 +211,7 @@ _NETWORKS: dict[str, Callable[..., Model]] = {
     "myrtle": _myrtle,
     "cnn_mega": partial(_plain, _CNN_MEGA),
     "cnn_small": partial(_plain, _CNN_SMALL),
-    "cnn_mnist": _cnn_mnist,
+    "cnn_mnist": partial(_plain, _CNN_MNIST),
     "conv3": partial(_plain, _CONV3),
     "alexnet": partial(_plain, _ALEXNET),
     "resnet18": _resnet18,

@@ -10,12 +10,15 @@ convolutions). Pooling takes means over both pixels. A dense layer sees one pixe
 
 from dataclasses import dataclass
 from functools import partial, reduce
-from math import ceil, inf, isqrt, log, pi, prod, sqrt
+from math import ceil, isqrt, log, pi, prod, sqrt
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from ntklib._checks import one_of, same_rows
+from ntklib.models.stacks import Stack
 
 # Entries of one array over pairs of inputs (and of pixels) held at once; about a dozen are alive.
 _MEMORY = 2**23
@@ -24,115 +27,49 @@ _CACHE = 2**18
 
 
 @dataclass(frozen=True)
-class Stack:
-    r"""A ReLU network as a list of layers and a dense readout.
+class Twin:
+    """The kernel of an infinitely wide network as a function of inputs; equal twins compile once.
 
     Attributes:
-        layers: Each "dense" or "conv" (3x3, stride 1, zero padding), followed by a ReLU, or "pool"
-            (the mean of 2x2 pixels; a last odd row or column is left out).
-        width: Units, or channels, of each hidden layer.
-        readout: What the readout takes: "flatten", all pixels and channels, or "pool", the mean
-            over the pixels. "pool" layers go with it only.
-        parametrization: "ntk" or "standard", see `ntklib.models.get`.
-        w_std: Weights start with standard deviation w_std / sqrt(fan-in).
-        b_std: Biases start with standard deviation b_std.
-
-    Raises:
-        ValueError: If a value is out of range.
+        stack: the network.
     """
 
-    layers: tuple[str, ...]
-    width: int
-    readout: str
-    parametrization: str
-    w_std: float | int
-    b_std: float | int
+    stack: Stack
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.width, int) or self.width < 1:
-            raise ValueError(f"width is {self.width}; it must be at least 1 and an integer")
-        if self.readout not in ("flatten", "pool"):
-            raise ValueError(f"readout is {self.readout!r}; allowed: 'flatten', 'pool'")
-        if self.parametrization not in ("ntk", "standard"):
-            raise ValueError(
-                f"parametrization is {self.parametrization!r}; allowed: 'ntk', 'standard'"
-            )
-        if not 0 < self.w_std < inf:
-            raise ValueError(f"w_std is {self.w_std}; it must be positive and finite")
-        if not 0 <= self.b_std < inf:
-            raise ValueError(f"b_std is {self.b_std}; it must be finite and at least 0")
+    def __call__(
+        self,
+        x1: Float[Array | np.ndarray, "n1 ..."],
+        x2: Float[Array | np.ndarray, "n2 ..."] | None = None,
+        get: str = "ntk",
+    ) -> Float[Array, "n1 n2"]:
+        """The kernel of one output, between all pairs of inputs.
 
-    def inputs(self, x: Array) -> Array:
-        """The inputs as the first layer takes them: rows, or images.
+        Computes in the dtype of its inputs and can be differentiated in them. Inputs whose angle
+        is below rounding (2e-3 in float32, 5e-8 in float64) count as parallel. Memory is bounded:
+        for convolutions, batches of pairs follow one another, and a gradient computes each anew.
 
         Args:
-            x: Inputs (n, ...).
+            x1: inputs.
+            x2: inputs; None for x1 itself.
+            get: "ntk", the tangent kernel, or "nngp", the covariance of the outputs at
+                initialisation.
 
         Returns:
-            Inputs (n, features) for dense layers, else (n, height, width, channels).
+            The kernel matrix.
 
         Raises:
-            ValueError: If a convolution does not get images, or they are too small to be pooled.
+            ValueError: if `get` is unknown, or the shapes do not fit each other or the network.
         """
-        if "conv" not in self.layers:
-            return x.reshape(len(x), -1)
-        return images(x, self.layers.count("pool"))
-
-
-def images(x: Array, n_pools: int = 0) -> Array:
-    """Inputs that are images, large enough to be halved `n_pools` times.
-
-    Args:
-        x: Inputs (n, height, width, channels).
-        n_pools: How often 2x2 pixels are pooled.
-
-    Returns:
-        The inputs.
-
-    Raises:
-        ValueError: If the inputs have no such shape.
-    """
-    if x.ndim != 4 or min(x.shape[1:3]) < 2**n_pools:
-        smallest = f" of at least {2**n_pools} x {2**n_pools} pixels" if n_pools else ""
-        raise ValueError(
-            f"inputs have shape {x.shape}; a network with convolutions takes (n, height, width, "
-            f"channels){smallest}"
-        )
-    return x
+        one_of("get", get, ("ntk", "nngp"))
+        x2 = x1 if x2 is None else x2
+        same_rows("x1", x1, "x2", x2)
+        return _between(x1, x2, get, self.stack)
 
 
 @partial(jax.jit, static_argnames=("get", "stack"))
-def kernel(
-    x1: Float[Array, "n1 ..."],
-    x2: Float[Array, "n2 ..."] | None = None,
-    get: str = "ntk",
-    *,
-    stack: Stack,
+def _between(
+    x1: Float[Array, "n1 ..."], x2: Float[Array, "n2 ..."], get: str, stack: Stack
 ) -> Float[Array, "n1 n2"]:
-    """The kernel of one output of an infinitely wide network, between all pairs of inputs.
-
-    Computes in the dtype of its inputs and can be differentiated in them. Inputs whose angle is
-    below rounding (2e-3 in float32, 5e-8 in float64) count as parallel. Memory is bounded: for
-    convolutions, batches of pairs follow one another, and a gradient computes each anew.
-
-    Args:
-        x1: Inputs.
-        x2: Inputs; None for x1 itself.
-        get: "ntk", the tangent kernel, or "nngp", the covariance of the outputs at
-            initialisation.
-        stack: The network.
-
-    Returns:
-        The kernel matrix.
-
-    Raises:
-        ValueError: If `get` is unknown, or the shapes do not fit each other or the network.
-    """
-    if get not in ("ntk", "nngp"):
-        raise ValueError(f"get is {get!r}; allowed are 'ntk' and 'nngp'")
-    x2 = x1 if x2 is None else x2
-    if x1.shape[1:] != x2.shape[1:]:
-        raise ValueError(f"rows of x1 have shape {x1.shape[1:]}, rows of x2 {x2.shape[1:]}")
     x1, x2 = (jnp.moveaxis(stack.inputs(x), -1, 1) for x in (x1, x2))  # channels first
     n_pixels = prod(x1.shape[2:])
     size = n_pixels**2 if stack.readout == "pool" else n_pixels

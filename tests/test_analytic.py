@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from ntklib import kernels, models
+from ntklib import _analytic, infinite, models
 from ntklib._neural_tangents import stax
+from ntklib.models.stacks import Stack
 
 IMAGE = (4, 3, 2)
 ROOT_2 = sqrt(2)
@@ -22,12 +23,12 @@ EACH_TWIN = pytest.mark.parametrize("name", TWINS)
 
 def twin(name, *, depth=2, w_std=ROOT_2, b_std=0.1, **options):
     if name == "pools":
-        stack = kernels.Stack(("conv", "pool", "conv"), 48, "pool", "ntk", w_std, b_std)
-        return partial(kernels.kernel, stack=stack)
+        stack = Stack(("conv", "pool", "conv"), 48, "pool", "ntk", w_std, b_std)
+        return _analytic.Twin(stack)
     name, *pooled = name.split(", ")
     options |= {"readout": "pool"} if pooled else {}
     options |= {"depth": depth, "w_std": w_std, "b_std": b_std}
-    return models.get(name, n_classes=1, **options).kernel_fn
+    return infinite.twin(models.get(name, n_classes=1, **options))
 
 
 def images(n, seed=0, shape=IMAGE):
@@ -175,7 +176,7 @@ def test_twin_agrees_with_neural_tangents(name, depth, parametrization):
 def test_arctangent_is_that_of_numpy(dtype):
     x = np.linspace(0, 1, 10_001).astype(dtype)
     with jax.enable_x64(dtype == np.float64):
-        value = np.asarray(kernels._arctan(jnp.asarray(x)), np.float64)
+        value = np.asarray(_analytic._arctan(jnp.asarray(x)), np.float64)
     tolerance = {np.float32: 1.2e-7, np.float64: 1e-14}[dtype]
     np.testing.assert_allclose(value, np.arctan(x.astype(np.float64)), rtol=0, atol=tolerance)
 
@@ -234,16 +235,7 @@ def test_gradient_in_the_inputs_is_that_of_finite_differences(name):
 
 @pytest.mark.parametrize(("name", "b_std"), [*((name, 0.0) for name in TWINS), ("mlp", 0.1)])
 def test_gradient_is_finite_at_equal_opposite_and_zero_inputs(name, b_std):
-    x = (
-        jnp.asarray(
-            images(
-                3,
-            ),
-            jnp.float32,
-        )
-        .at[2]
-        .set(0)
-    )
+    x = jnp.asarray(images(3), jnp.float32).at[2].set(0)
     kernel_fn = twin(name, b_std=b_std)
     total = jax.jit(jax.value_and_grad(lambda a, b: jnp.sum(kernel_fn(a, b)), (0, 1)))
     for other in (x, -x, 2 * x, jnp.zeros_like(x), x * (x > 0.5)):
@@ -280,15 +272,15 @@ def test_kernel_of_an_input_with_itself_is_exact_in_single_precision():
 def test_batches_of_pairs_change_nothing(name, memory, loops, monkeypatch):
     x1, x2 = (jnp.asarray(images(n, n), jnp.float32) for n in (5, 11))
     # Without its compilation cache, which does not know about the limit.
-    kernel_fn = partial(kernels.kernel.__wrapped__, **twin(name).keywords)
+    kernel_fn = partial(_analytic._between.__wrapped__, get="ntk", stack=twin(name).stack)
 
     def slopes():
         weights = jnp.cos(jnp.arange(55.0)).reshape(5, 11)
         return jax.jit(jax.value_and_grad(lambda a, b: jnp.sum(weights * kernel_fn(a, b)), (0, 1)))
 
     whole = slopes()(x1, x2)
-    monkeypatch.setattr(kernels, "_CACHE", memory)  # of a CPU
-    monkeypatch.setattr(kernels, "_MEMORY", memory)
+    monkeypatch.setattr(_analytic, "_CACHE", memory)  # of a CPU
+    monkeypatch.setattr(_analytic, "_MEMORY", memory)
     forward = jax.jit(lambda a, b: kernel_fn(a, b)).lower(x1, x2).as_text()
     assert forward.count("stablehlo.while") == loops
     batched = slopes()(x1, x2)
@@ -314,9 +306,11 @@ def test_malformed_inputs_are_refused(name):
     kernel_fn = twin(name)
     with pytest.raises(ValueError, match=r"shape \(2, 9\); a network with convolutions takes"):
         kernel_fn(jnp.ones((2, 9)))
-    with pytest.raises(ValueError, match="get is 'NTK'; allowed are 'ntk' and 'nngp'"):
+    with pytest.raises(ValueError, match="get: 'NTK' is unknown; allowed: 'ntk', 'nngp'"):
         kernel_fn(jnp.ones((2, 4, 4, 1)), get="NTK")
-    with pytest.raises(ValueError, match=r"x1 have shape \(4, 4, 1\), rows of x2 \(4, 5, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"^x1: its rows have shape \(4, 4, 1\); they are of shape \(4, 5, 1\)"
+    ):
         kernel_fn(jnp.ones((2, 4, 4, 1)), jnp.ones((2, 4, 5, 1)))
 
 

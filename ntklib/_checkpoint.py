@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import serialization
 
@@ -27,10 +28,22 @@ def digest(tree: Any) -> str:
     """SHA-256 of a tree of arrays: their names in the tree, types, shapes and values."""
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
+        array = np.asarray(_data(leaf))
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         total.update(array.tobytes())
     return total.hexdigest()
+
+
+def _data(leaf: Any) -> Any:
+    """The numbers behind a typed key of JAX, which flax does not save; anything else as it is."""
+    typed = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if typed else leaf
+
+
+def _like(leaf: Any, data: Any) -> Any:
+    """A typed key from its numbers, where a leaf is one."""
+    typed = _data(leaf) is not leaf
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf)) if typed else data
 
 
 def save(path: str | Path, run: Mapping[str, Any], state: Any) -> None:
@@ -39,10 +52,14 @@ def save(path: str | Path, run: Mapping[str, Any], state: Any) -> None:
     Args:
         path: the file, replaced if it exists. Its folder must exist.
         run: what identifies the run: strings, numbers, and lists of them, by name.
-        state: any tree that flax can serialise, of arrays, numbers and strings.
+        state: any tree that flax can serialise, of arrays, keys and numbers.
     """
     path = Path(path)
-    content = {"format": _FORMAT, "run": dict(run), "state": serialization.to_state_dict(state)}
+    content = {
+        "format": _FORMAT,
+        "run": dict(run),
+        "state": serialization.to_state_dict(jax.tree.map(_data, state)),
+    }
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         file.write(serialization.msgpack_serialize(content))
@@ -85,4 +102,5 @@ def load(path: str | Path, run: Mapping[str, Any], state: Any) -> Any:
     ]
     if differences:
         raise CheckpointError(f"{path}: is of another run, with other {', '.join(differences)}")
-    return serialization.from_state_dict(state, content["state"])
+    numbers = serialization.from_state_dict(jax.tree.map(_data, state), content["state"])
+    return jax.tree.map(_like, state, numbers)

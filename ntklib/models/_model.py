@@ -1,0 +1,99 @@
+"""What a network is to the rest of the library, and how to make one of a flax module."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import sqrt
+from typing import Any, TypeAlias
+
+import flax.linen as nn
+from jaxtyping import Array, PRNGKeyArray
+
+from ntklib.models.stacks import Stack
+
+Variables: TypeAlias = Any  # what flax's `init` returns: {"params": {...}, ...}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network as pure functions.
+
+    Attributes:
+        init: `init(key, x) -> variables`; of the batch x only the shape matters.
+        apply: `apply(variables, x) -> logits` of shape (n, n_classes), in inference mode.
+        stack: its layers, if it has an infinite twin (see `ntklib.infinite.twin`), else None.
+        apply_train: `apply_train(variables, x) -> (logits, state)`, in training mode: batch
+            normalisation takes the statistics of the batch, and `state` has all collections but
+            "params" as they are afterwards, {"batch_stats": ...}. None if this is the same as
+            `apply`.
+    """
+
+    init: Callable[..., Variables]
+    apply: Callable[..., Any]
+    stack: Stack | None = None
+    apply_train: Callable[..., Any] | None = None
+
+
+def from_flax(module: nn.Module) -> Model:
+    """Any flax module as a model without an infinite twin.
+
+    Args:
+        module: Its `__call__` takes the inputs, and returns logits (n, n_classes). If it also
+            takes a keyword `train`, that says whether it is in training mode, and the model gets
+            `apply_train`.
+
+    Returns:
+        The model.
+    """
+    if "train" not in inspect.signature(module.__call__).parameters:
+        return Model(module.init, module.apply)
+    return Model(
+        partial(module.init, train=False),
+        partial(module.apply, train=False),
+        apply_train=partial(_apply_train, module),
+    )
+
+
+def antisymmetric(model: Model) -> Model:
+    """Two copies of a model subtracted, so that the output starts at exactly zero.
+
+    f = (g(theta_1) - g(theta_2)) / sqrt(2), where theta_1 = theta_2 at the start, and both are
+    trained. Then f = 0 at the start (a compiler that treats the copies differently leaves
+    rounding), and the tangent kernel of f there is that of g (Chizat et al. 2019; Zhang et al.
+    2020).
+
+    Args:
+        model: The model g.
+
+    Returns:
+        The model f, with the infinite twin of g.
+    """
+
+    def init(key: PRNGKeyArray, x: Array) -> Variables:
+        variables = model.init(key, x)
+        return {kind: {"first": tree, "second": tree} for kind, tree in variables.items()}
+
+    def both(function: Callable[..., Any], variables: Variables, x: Array) -> tuple[Any, Any]:
+        first, second = (
+            function({kind: trees[copy] for kind, trees in variables.items()}, x)
+            for copy in ("first", "second")
+        )
+        return first, second
+
+    def apply(variables: Variables, x: Array) -> Array:
+        first, second = both(model.apply, variables, x)
+        return (first - second) / sqrt(2)
+
+    def apply_train(variables: Variables, x: Array) -> tuple[Array, Variables]:
+        assert model.apply_train is not None
+        (first, state_1), (second, state_2) = both(model.apply_train, variables, x)
+        state = {kind: {"first": state_1[kind], "second": state_2[kind]} for kind in state_1}
+        return (first - second) / sqrt(2), state
+
+    return Model(init, apply, model.stack, apply_train if model.apply_train else None)
+
+
+def _apply_train(module: nn.Module, variables: Variables, x: Array) -> tuple[Array, Variables]:
+    statistics = [kind for kind in variables if kind != "params"]
+    return module.apply(variables, x, train=True, mutable=statistics)

@@ -1,0 +1,61 @@
+"""ResNet-18, of plain Dense, Conv and BatchNorm layers."""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from ntklib.models._layers import Conv, images
+
+
+class ResNet18(nn.Module):
+    """ResNet-18, version 1, for small images: a 3x3 stem of stride 1 and no max-pooling.
+
+    Attributes:
+        channels: Of the stem and the first group, the second, third and fourth group.
+        n_classes: Number of outputs.
+        zero_head: Whether the weights of the readout start at zero.
+        activation: Stands for the ReLU.
+    """
+
+    channels: tuple[int, int, int, int]
+    n_classes: int
+    zero_head: bool
+    activation: Callable[[Array], Array] = nn.relu
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n ..."], train: bool = False
+    ) -> Float[Array, "n {self.n_classes}"]:
+        """The logits of a batch of images."""
+        x = Conv(self.channels[0], (3, 3), use_bias=False)(images(x))
+        x = self.activation(_norm(train)(x))
+        for group, channels in enumerate(self.channels):
+            for block in range(2):
+                first = group > 0 and block == 0
+                x = _Block(channels, 2 if first else 1, first, self.activation)(x, train)
+        head = nn.initializers.zeros if self.zero_head else nn.initializers.lecun_normal()
+        return nn.Dense(self.n_classes, kernel_init=head)(x.mean((1, 2)))
+
+
+class _Block(nn.Module):
+    """Two convolutions and a shortcut around them."""
+
+    channels: int
+    stride: int
+    projection: bool
+    activation: Callable[[Array], Array]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+        conv = partial(Conv, self.channels, use_bias=False)
+        shortcut = x
+        if self.projection:
+            shortcut = _norm(train)(conv((1, 1), self.stride)(x))
+        x = self.activation(_norm(train)(conv((3, 3), self.stride)(x)))
+        return self.activation(_norm(train)(conv((3, 3))(x)) + shortcut)
+
+
+def _norm(train: bool) -> nn.BatchNorm:
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)

@@ -1,0 +1,61 @@
+"""Makes a training that pages share: `python -m workflow.train NAME PROFILE OVERRIDES`."""
+
+import json
+import sys
+import time
+import traceback
+from typing import Any
+
+from workflow import trainings
+from workflow.errors import BuildError, UsageError, explained
+from workflow.plan import Project
+
+
+def train(project: Project, name: str, profile: str, overrides: dict[str, dict[str, Any]]) -> None:
+    """Makes `build/trained/NAME.msgpack`, from the last checkpoint if there is one.
+
+    What is left of another program is removed first, and so is a checkpoint that it cannot go on
+    from.
+
+    Args:
+        project: where it is.
+        name: a training that two pages of the profile name.
+        profile: the profile.
+        overrides: parameters by notebook, as in `workflow.trainings.shared`.
+
+    Raises:
+        UsageError: if no two pages name it.
+        BuildError: if the training fails. Its traceback is kept under `build/failed/`.
+    """
+    found = trainings.shared(project, profile, overrides)
+    if name not in found:
+        raise UsageError(f"training {name!r} is unknown; allowed: {', '.join(found)}")
+    training, notebook = found[name]
+    values = project.parameters(notebook, profile, overrides.get(notebook))
+    store, start = project.root / trainings.STORE, time.monotonic()
+    training.clear(store)
+    work = trainings.objects(project, notebook, values)[name]
+    kept = [path for path in trainings.left(store, name) if path.suffix != ".key"]
+    try:
+        try:
+            work.run(store)
+        except Exception:
+            if not kept:
+                raise
+            for path in kept:
+                path.unlink(missing_ok=True)
+            work.run(store)
+    except Exception as error:
+        report = project.root / "build" / "failed" / f"{name}.txt"
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(traceback.format_exc(), encoding="utf-8")
+        raise BuildError(
+            f"training {name}: {type(error).__name__}: {error}\n"
+            f"traceback: {report.relative_to(project.root)}"
+        ) from None
+    print(f"{name}: trained in {time.monotonic() - start:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    with explained():
+        train(Project(), sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

@@ -1,0 +1,171 @@
+"""The trainings that notebooks name in their cell tagged `trainings`.
+
+The cell is run with nothing but the parameters as its globals. It leaves a list `trainings`, whose
+items have a `name`, `parents` (trainings that must be there before), `run(store)`, which makes
+`store/NAME.msgpack` and may keep checkpoints as `store/NAME.*`, and a `repr` that says all that
+they are. What several pages name is a file of the build; what one page names it trains itself.
+"""
+
+import json
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from workflow.errors import BuildError, UsageError, explained
+from workflow.imports import imported
+from workflow.plan import Project
+
+# Where what is trained goes, below the root.
+STORE = "build/trained"
+Pages = dict[str, dict[str, Any]]
+"""The parameters of some notebooks, by name."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the build knows of a training.
+
+    Attributes:
+        name: its path in the store, without the suffix.
+        key: SHA-256 of all that it depends on: what it is, and the code that it runs.
+        parents: names of those that must be there before.
+    """
+
+    name: str
+    key: str
+    parents: tuple[str, ...]
+
+    def clear(self, store: Path) -> None:
+        """Removes what the store has of it if that was made by another program."""
+        kept = store / f"{self.name}.key"
+        if not (kept.exists() and kept.read_text(encoding="utf-8") == self.key):
+            for path in left(store, self.name):
+                path.unlink()
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(self.key, encoding="utf-8")
+
+
+def left(store: Path, name: str) -> list[Path]:
+    """The files in the store of a training of that name: its result, and checkpoints."""
+    folder, stem = (store / name).parent, Path(name).name
+    return [path for pattern in (f"{stem}.*", f".{stem}.*") for path in folder.glob(pattern)]
+
+
+def objects(project: Project, notebook: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The trainings that a notebook names, and those that they need, which come first.
+
+    Raises:
+        BuildError: if its cell fails.
+        UsageError: if two that differ have one name.
+    """
+    found: dict[str, Any] = {}
+
+    def add(training: Any) -> None:
+        for parent in training.parents:
+            add(parent)
+        if repr(found.setdefault(training.name, training)) != repr(training):
+            raise UsageError(f"{notebook}: two trainings have the name {training.name!r}")
+
+    scope = dict(values)
+    try:
+        with redirect_stdout(sys.stderr):
+            exec(project.notebooks[notebook].trainings or "trainings = []", scope)
+        listed = list(scope["trainings"])
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BuildError(f"notebooks/{notebook}.py: trainings cell: {reason}") from None
+    for training in listed:
+        add(training)
+    return found
+
+
+def of_pages(project: Project, pages: Pages) -> dict[str, list[Training]]:
+    """The trainings that each of some notebooks names, and those that they need.
+
+    Another process runs the cells, as they import JAX. Files keep what it has found.
+
+    Raises:
+        BuildError: see `objects`.
+    """
+    cells = {name: cell for name in pages if (cell := project.notebooks[name].trainings)}
+    files = {
+        name: project.root / f"build/trainings/{_key(project, cell, pages[name])}.json"
+        for name, cell in cells.items()
+    }
+    if missing := {name: pages[name] for name, file in files.items() if not file.exists()}:
+        done = subprocess.run(
+            [sys.executable, "-m", "workflow.trainings"],
+            cwd=project.root,
+            input=json.dumps(missing),
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise BuildError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
+        for name, found in json.loads(done.stdout).items():
+            files[name].parent.mkdir(parents=True, exist_ok=True)
+            partial = files[name].with_suffix(".partial")
+            partial.write_text(json.dumps(found), encoding="utf-8")
+            partial.replace(files[name])
+    return {
+        name: [
+            Training(each["name"], each["key"], tuple(each["parents"]))
+            for each in json.loads(files[name].read_text(encoding="utf-8"))
+        ]
+        for name in cells
+    }
+
+
+def _key(project: Project, cell: str, values: dict[str, Any]) -> str:
+    """SHA-256 of all that the trainings of a cell depend on."""
+    return project.digest(cell, json.dumps(values, sort_keys=True), project.code(*imported(cell)))
+
+
+def shared(project: Project, profile: str, overrides: Pages) -> dict[str, tuple[Training, str]]:
+    """The trainings that two or more pages of a profile name, each with the first such page.
+
+    Args:
+        project: the project.
+        profile: a profile.
+        overrides: what this run sets for some of its pages.
+
+    Raises:
+        UsageError: if two pages give one name to trainings that differ.
+    """
+    pages = {
+        name: project.parameters(name, profile, overrides.get(name))
+        for name in project.published()
+        if name in project.profiles[profile]
+    }
+    namers: dict[str, list[tuple[Training, str]]] = {}
+    for page, trainings in of_pages(project, pages).items():
+        for training in trainings:
+            namers.setdefault(training.name, []).append((training, page))
+    for name, entries in namers.items():
+        if len({training.key for training, _ in entries}) > 1:
+            named = " and ".join(page for _, page in entries)
+            raise UsageError(f"{named}: trainings that differ have the name {name!r}")
+    return {name: entries[0] for name, entries in namers.items() if len(entries) > 1}
+
+
+def described(project: Project, pages: Pages) -> dict[str, list[dict[str, Any]]]:
+    """What `of_pages` reads, from the notebooks themselves."""
+
+    def key(training: Any) -> str:
+        return project.digest(repr(training), project.code(type(training).__module__))
+
+    return {
+        notebook: [
+            asdict(Training(name, key(each), tuple(parent.name for parent in each.parents)))
+            for name, each in objects(project, notebook, values).items()
+        ]
+        for notebook, values in pages.items()
+    }
+
+
+if __name__ == "__main__":
+    with explained():
+        print(json.dumps(described(Project(), json.load(sys.stdin))))
