@@ -392,7 +392,7 @@ def of_early(record):
     (robust, of_last), (clean, clean_of_last) = pairs
     return (
         f"it withstands both on {robust}, {robust.beside(of_last)} the last one's {of_last}. It is "
-        f"right on {clean} of clean images, {clean.beside(clean_of_last)} {clean_of_last}."
+        f"right on {clean} of clean images, {clean.beside(clean_of_last)} its {clean_of_last}."
     )
 
 

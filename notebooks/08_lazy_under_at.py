@@ -453,8 +453,8 @@ Markdown(
 # chosen before the curve had been seen; the ratio of the third before stands beside it.
 #
 # A larger network on photographs, trained for fewer epochs, is that of the profiles `cifar` (ε =
-# 4/255) and `cifar8` (ε = 8/255). Their records also say whether the way that is left matters: what
-# robust accuracy linearising costs.
+# 4/255) and `cifar8` (ε = 8/255). Their records say the following of the ways, adversarial over
+# standard training, and on whether the way that is left matters: what linearising costs.
 
 
 # %% tags=["hide-input"]
