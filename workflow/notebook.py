@@ -64,8 +64,9 @@ class Notebook:
 
     @cached_property
     def trainings(self) -> str | None:
-        """The cells tagged `trainings`, see `workflow.trainings`; None if there is none."""
-        return "\n\n".join(cell.source for cell in self._tagged("trainings")) or None
+        """The code of its cells tagged `trainings`, see `workflow.trainings`; None without any."""
+        cells = self._tagged("trainings")
+        return "\n\n".join(cell.source for cell in cells) if cells else None
 
     @cached_property
     def _parameters(self) -> tuple[nbformat.NotebookNode, list[ast.AnnAssign]]:
