@@ -171,7 +171,7 @@ def adversarial(i, radius):
         name: attacks.fgsm(source, test.x, test.y, epsilon=radius)
         for name, source in gradient_sources(i).items()
     }
-    noise = attacks.random_sign(test.x, jax.random.key(seeds[i]), epsilon=radius)
+    noise = attacks.random_sign(None, test.x, None, jax.random.key(seeds[i]), epsilon=radius)
     return {"clean": test.x, "random sign": noise} | images
 
 
@@ -401,7 +401,7 @@ def of_record(record):
     gap = record.claims["T1"].checks["gap_ratio_with_width"]
     return (
         f"on CIFAR-10 the white-box attack leaves {own} and the kernel's attack {ntk}. With the "
-        f"width the gap changes by a factor of {gap}."
+        f"width the gap changes by a factor of {gap!s}."
     )
 
 

@@ -431,20 +431,21 @@ Markdown(
 # %% tags=["hide-input"]
 def of_record(record):
     checks, found = record.claims["L1"].checks, record.measurements
-    one, two = found["distance between kinds, plain adversarial and standard"], checks[modes]
-    robust = [found[f"robust accuracy, {kind}"] for kind in kinds[1:]]
+    two = checks["distance_between_modes"]
+    one = found["distance between kinds, plain adversarial and standard"]
+    way = found["distance of the first kernel to the last, adversarial"]
+    first, other = (found[f"robust accuracy, {kind}"] for kind in kinds[:0:-1])
     return (
-        f"with two updates the kinds end {two} times as far apart as two runs of one kind. With "
-        f"one update that is {one}, {one.beside(two.estimate)} the first number, and at least "
-        f"{min(one.per_seed):.2f} in each seed; the robust accuracy is then {robust[1]}, "
-        f"{robust[1].beside(robust[0])} that with two, {robust[0]}. With two updates the kernel "
-        f"ends at a distance of {found[way]} from the first one. It slows down to "
-        f"{checks['late_velocity']} of its first velocity, and after 30 % of training has "
-        f"{checks['early_settling']} of the distance left."
+        f"with two updates the kinds end {two!s} times as far apart as two runs of one kind; with "
+        f"one update {one} times, {one.beside(two)} that, and {min(one.per_seed):.2f} times in the "
+        f"least of the seeds. Its robust accuracy is {first}, {first.beside(other)} the other's "
+        f"{other}. With two updates the kernel ends at a distance of {way} from the first one. "
+        f"It slows down to {checks['late_velocity']!s} of its first velocity; after 30 % of "
+        f"training {checks['early_settling']!s} of the distance are left."
     )
 
 
-modes, way = "distance_between_modes", "distance of the first kernel to the last, adversarial"
+# %% tags=["hide-input"]
 Markdown(page.records(of_record, "cifar", "cifar8"))
 
 # %% [markdown]

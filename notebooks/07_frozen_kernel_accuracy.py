@@ -495,61 +495,53 @@ Markdown(
 )
 
 # %% [markdown]
-# What the attack of the paper finds robust is another thing than what is robust. What comes out of
-# this comparison is no verdict on fixed kernels: the third model has the same kernel, and was
-# trained with attacks through the smooth copy.
+# What the attack of the paper finds robust is another thing than what is robust. And what is found
+# here is no verdict on fixed kernels: the third model has the same kernel, and was trained with
+# attacks through the smooth copy. Adversarial training with an attack that does not see what it
+# should teaches a model to hide and not to resist.
 
 
 # %% tags=["hide-input"]
-def of_lead(checks, found):
-    """Whether the fixed kernel's lead under the one attack is an effect of the attack."""
-    one = checks["fixed_kernel_vs_ordinary"].estimate
-    every = found["fixed kernel minus adversarial network, all attacks"]
-    seen = found["share of the fall of the margin that the gradient sees, fixed kernel"]
-    text = (
-        f"the fixed kernel minus the network is {one} under the attack of the claim, "
-        f"{one.beside(0)} zero, and {every} under all attacks, {every.beside(0)} zero. "
-    )
+def reading(one, every, seen):
+    """Whether a lead under the one attack is an effect of the attack."""
     if every.beside(one) == "not told apart from":
-        text += "The fixed kernel hides nothing that the network does not. "
-    elif every.beside(one) == "below" and one.low > 0 and seen.high < 1:
-        text += f"Its gradient sees {seen} of the fall: the lead is an effect of the attack. "
-    return text
+        return ": as far as the intervals tell, it hides nothing that the network does not"
+    if one.low > 0 and every.beside(one) == "below" and seen.high < 1:
+        return ": its lead under the one attack is an effect of the attack"
+    return ""
 
 
 # %% tags=["hide-input"]
 def of_run(checks, found):
-    """The same; how the third model does; and what adversarial training gains under PGD alone."""
-    tried = f"all of {', '.join(few)}"
-    third, network = (found[f"accuracy, {name}, {tried}"] for name in (repaired, ordinary))
+    """What the checks of the claim and the measurements of a run say."""
+    one, gain = checks["fixed_kernel_vs_ordinary"], checks["adversarial_vs_benign_phase"]
+    every = found["fixed kernel minus adversarial network, all attacks"]
+    seen = found["share of the fall of the margin that the gradient sees, fixed kernel"]
+    names = (f"accuracy, {name}, all of {', '.join(few)}" for name in (repaired, ordinary))
+    third, network = (found[name] for name in names)
+    carries = ": as far as that tells, the kernel can carry as robust a classifier"
     return (
-        f"{of_lead(checks, found)}Under the attacks that the third model was tried with it has "
-        f"{third}, {third.beside(network)} the network's {network}. Under PGD alone, adversarial "
-        f"training on the fixed kernel gains {checks['adversarial_vs_benign_phase']} over benign. "
+        f"the fixed kernel minus the network is {one} under the attack of the claim and {every} "
+        f"under all, and its gradient sees {seen} of the fall{reading(one, every, seen)}. Under "
+        f"the attacks that the third model was tried with it has {third}, {third.beside(network)} "
+        f"the network's {network}{'' if third.beside(network) == 'below' else carries}. Under PGD "
+        f"alone, adversarial training on the fixed kernel gains {gain!s} over benign training."
     )
 
 
 # %% tags=["hide-input"]
-carries = (
-    "As far as the attacks on the third model tell, the kernel can carry a robust classifier. What "
-    "fails is adversarial training with an attack that does not see what it should, because it "
-    "teaches the model to hide and not to resist."
-)
-third, network = (claims.estimate(whole[name]) for name in (repaired, ordinary))
-Markdown(
-    f"In this run, {of_run(outcome.result.checks, measurements)}"
-    f"{'' if third.beside(network) == 'below' else carries}"
-)
+Markdown(f"In this run, {of_run(outcome.checks, measurements)}")
 
 # %% [markdown]
 # On photographs, the records of the profiles `cifar` (ε = 4/255) and `cifar8` (ε = 8/255) say:
 
+
 # %% tags=["hide-input"]
-Markdown(
-    page.records(
-        lambda record: of_run(record.claims["L3"].checks, record.measurements), "cifar", "cifar8"
-    )
-)
+def of_record(record):
+    return of_run(record.claims["L3"].checks, record.measurements)
+
+
+Markdown(page.records(of_record, "cifar", "cifar8"))
 
 # %% [markdown]
 # A wider network should have more jumps and smaller ones. Whether the paper's much larger network

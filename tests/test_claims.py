@@ -65,6 +65,15 @@ def registry(tmp_path):
     return claims.load(path)
 
 
+@pytest.fixture
+def page(registry, tmp_path, monkeypatch):
+    """The page of the registry's one claim, with a folder of records."""
+    monkeypatch.setattr(_page, "load", lambda: registry)
+    monkeypatch.setattr(_page, "located", lambda *_: tmp_path / "records")
+    provenance = {"sha256": {"images": "0" * 64}}
+    return claims.Page("01_a", profile="laptop", seeds=[0, 1, 2], provenance=provenance)
+
+
 def result():
     return {
         "schema": 2,
@@ -286,18 +295,15 @@ def test_samples_of_wrong_shapes_are_refused(shapes):
         claims.estimate(*(np.zeros(s) for s in shapes), statistic=lambda *a: a[0])
 
 
-def test_an_outcome_carries_a_valid_result(registry):
-    estimates = {
-        "gap": Estimate(0.4, 0.3, 0.5, (0.4, 0.4, 0.4)),
-        "ratio": Estimate(1.0, 0.9, 1.1, ()),
-    }
-    finding = Finding("zero_gradient", 0.0, 0.0, True, "share")
-    outcome = claims.judge(
-        registry["T1"],
-        estimates,
-        profile="laptop",
-        seeds=[0, 1, 2],
-        soundness=[finding],
+PASSING = {"gap": Estimate(0.4, 0.3, 0.5, (0.4,) * 3), "ratio": Estimate(1.0, 0.9, 1.1, ())}
+UNSOUND = Finding("zero_gradient", 0.5, 0.0, False, "share")
+
+
+def test_an_outcome_carries_a_valid_result(page):
+    outcome = page.judge(
+        "T1",
+        PASSING,
+        soundness=[Finding("zero_gradient", 0.0, 0.0, True, "share")],
         measurements={"m": Estimate(1.0, 0.0, 2.0, (1.0,)), "curve": [1, 2]},
     )
     shown = outcome._repr_mimebundle_()
@@ -305,6 +311,8 @@ def test_an_outcome_carries_a_valid_result(registry):
     assert "reproduced" in shown["text/html"]
     assert shown["text/plain"].startswith("T1: reproduced (3 seeds)")
     found = shown[claims.MIME]
+    assert (found["claim"], found["profile"], found["seeds"]) == ("T1", "laptop", [0, 1, 2])
+    assert found["provenance"]["data_sha256"] == {"images": "0" * 64}
     assert found["checks"][0] == {
         "name": "gap",
         "value": 0.4,
@@ -319,12 +327,29 @@ def test_an_outcome_carries_a_valid_result(registry):
     }
 
 
-def test_an_unsound_attack_and_a_seed_given_twice_make_a_claim_inconclusive(registry):
-    estimates = {"gap": Estimate(0.4, 0.3, 0.5, ()), "ratio": Estimate(1.0, 0.9, 1.1, ())}
-    unsound = Finding("zero_gradient", 0.5, 0.0, False, "share")
-    for options in ({"seeds": [0, 1, 2], "soundness": [unsound]}, {"seeds": [0, 0, 1]}):
-        outcome = claims.judge(registry["T1"], estimates, profile="laptop", **options)
-        assert outcome.verdict == "inconclusive"
+def test_an_unsound_attack_and_a_seed_given_twice_make_a_claim_inconclusive(page):
+    assert page.judge("T1", PASSING, soundness=[UNSOUND]).verdict == "inconclusive"
+    page.seeds = [0, 0, 1]
+    assert page.judge("T1", PASSING).verdict == "inconclusive"
+
+
+def test_findings_of_a_page_hold_for_each_claim_that_is_not_given_others(page):
+    page.soundness = [UNSOUND]
+    assert page.judge("T1", PASSING).verdict == "inconclusive"
+    assert page.judge("T1", PASSING, soundness=()).verdict == "reproduced"
+
+
+def test_a_check_without_a_margin_for_the_profile_is_not_judged(page):
+    page.profile = "cifar"
+    assert list(page.judge("T1", {"gap": PASSING["gap"]}).checks) == ["gap"]
+    none = dataclasses.replace(page.claims["T1"].checks[0], margin=0.0)
+    page.claims["T1"] = dataclasses.replace(page.claims["T1"], checks=(none,))
+    assert page.judge("T1", {"gap": PASSING["gap"]}).checks["gap"].predicate == ">= 0"
+
+
+def test_a_result_of_a_check_is_told_with_its_predicate(page):
+    gap = page.judge("T1", PASSING).checks["gap"]
+    assert (str(gap), f"{gap:.1f}") == ("0.40 [0.30, 0.50] (>= 0.25: holds)", "0.4 [0.3, 0.5]")
 
 
 class Shown(HTMLParser):
@@ -344,7 +369,6 @@ class Shown(HTMLParser):
 
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
 def test_no_text_is_taken_for_html(text):
-    finding = Finding(text, 0.5, 0.0, False, f"{text}<i>'\"&")
     paper = claims.Paper("p", text, 2020, f"<i>{text}", "V", "2001.00001")
     reported = claims.Reported(None, f"</td>{text}", "abstract")
     check = Check("gap", f"<script>{text}", ">=", 0.0, "why")
@@ -353,52 +377,20 @@ def test_no_text_is_taken_for_html(text):
     assert box.tags == {"table", "tbody", "tr", "th", "td", "strong", "em"}
     assert f"T1. {text}" in box.text
     assert f"</td>{text}" in box.text
-    quantities = {"gap": claims.estimate([0.5])}
-    outcome = claims.judge(claim, quantities, profile="laptop", seeds=[0], soundness=[finding])
-    table = Shown(outcome._repr_mimebundle_()["text/html"])
+    page = claims.Page("01_a", profile="<b>", seeds=[0], provenance={"sha256": {}})
+    page.__dict__["claims"] = {"T1": claim}
+    page.soundness = [Finding(text, 0.5, 0.0, False, f"{text}<i>'\"&")]
+    shown = page.judge("T1", {"gap": claims.estimate([0.5])})._repr_mimebundle_()
+    table = Shown(shown["text/html"])
     assert table.tags <= {"p", "span", "table", "tr", "th", "td", "wbr"}
     assert f"<script>{text}" in table.text
     assert f"{text}<i>'\"&" in table.text
 
 
-def test_a_package_that_is_not_installed_is_not_in_the_provenance(registry, monkeypatch):
+def test_a_package_that_is_not_installed_is_not_in_the_provenance(page, monkeypatch):
     monkeypatch.setattr(_verdicts, "PACKAGES", ("numpy", "no-such-package"))
-    outcome = claims.judge(
-        dataclasses.replace(registry["T1"], checks=()), {}, profile="laptop", seeds=[0]
-    )
-    packages = outcome.as_dict()["provenance"]["packages"]
+    packages = page.judge("T1", PASSING).as_dict()["provenance"]["packages"]
     assert packages == {"numpy": metadata.version("numpy")}
-
-
-@pytest.fixture
-def page(registry, tmp_path, monkeypatch):
-    """The page of the registry's one claim, with a folder of records."""
-    monkeypatch.setattr(_page, "load", lambda: registry)
-    monkeypatch.setattr(_page, "located", lambda *_: tmp_path / "records")
-    provenance = {"sha256": {"images": "0" * 64}}
-    return claims.Page("01_a", profile="laptop", seeds=[0, 1, 2], provenance=provenance)
-
-
-PASSING = {"gap": Estimate(0.4, 0.3, 0.5, ()), "ratio": Estimate(1.0, 0.9, 1.1, ())}
-
-
-def test_a_page_judges_its_claims_with_what_it_knows(page, registry):
-    found = page.judge("T1", PASSING, measurements={"m": 1})
-    assert found == claims.judge(
-        registry["T1"],
-        PASSING,
-        profile="laptop",
-        seeds=[0, 1, 2],
-        measurements={"m": 1},
-        data_sha256={"images": "0" * 64},
-    )
-    assert found.verdict == "reproduced"
-
-
-def test_findings_of_a_page_hold_for_each_claim_that_is_not_given_others(page):
-    page.soundness = [Finding("zero_gradient", 0.5, 0.0, False, "share")]
-    assert page.judge("T1", PASSING).verdict == "inconclusive"
-    assert page.judge("T1", PASSING, soundness=()).verdict == "reproduced"
 
 
 def test_a_page_knows_its_claims_only(page):
@@ -434,11 +426,10 @@ def test_every_record_of_the_book_is_read_and_written_as_it_is():
         assert claims.read_result(path).as_dict() == json.loads(path.read_text("utf-8"))
 
 
-def test_quantities_that_do_not_match_the_checks_are_refused(registry):
-    with pytest.raises(ValueError, match=r"quantities: missing \['ratio'\]"):
-        claims.judge(
-            registry["T1"], {"gap": Estimate(0.0, 0.0, 0.0, ())}, profile="laptop", seeds=[0]
-        )
+def test_quantities_that_do_not_match_the_checks_are_refused(page):
+    reason = r"^quantities: gap; claim T1 in profile laptop has the checks gap, ratio$"
+    with pytest.raises(ValueError, match=reason):
+        page.judge("T1", {"gap": PASSING["gap"]})
 
 
 def test_a_result_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -451,7 +442,7 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        claims.write_result(path, dataclasses.replace(written, seeds=(5, 6, 7)))
+        claims.write_result(path, dataclasses.replace(written, seeds=[5, 6, 7]))
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["laptop.json"]
 

@@ -441,7 +441,7 @@ def test_a_notebook_may_judge_several_claims(first_book, monkeypatch):
     project = toy_book.use(first_book, monkeypatch)
     registry = project.registry
     second = dataclasses.replace(registry["T1"], id="T2")
-    both = claims.Registry(registry.papers, (registry["T1"], second))
+    both = dataclasses.replace(registry, claims=(registry["T1"], second))
     project.__dict__["registry"] = both
     content = nbformat.read(first_book / EXECUTED, as_version=4)
     content.cells.append(copy.deepcopy(content.cells[-1]))
@@ -455,7 +455,7 @@ def test_a_notebook_may_judge_several_claims(first_book, monkeypatch):
     assert len(found.soundness) == 1  # both have the same
     assert found.measurements == {"more": [1]}
     assert project.published() == ["01_toy"]
-    shown = stage.results_by_profile(project.claims_of("01_toy"), {"laptop": found})
+    shown = of_results(project, {"laptop": found})
     assert shown.index("T1: verdict") < shown.index("T2: gap") < shown.index("T2: verdict")
     outcome.update(measurements={"more": [1]}, soundness=[])
     content.cells[-2].outputs[0].data[claims.MIME].update(measurements={"more": [2]})
@@ -463,16 +463,21 @@ def test_a_notebook_may_judge_several_claims(first_book, monkeypatch):
         collect.collect(project, content)
 
 
+def of_results(project, found):
+    """What a page of the toy book says of results."""
+    return stage.made("results.md", **stage.facts(project, "01_toy", found))
+
+
 def test_numbers_that_were_reported_stand_beside_ours(first_book, monkeypatch):
     project = toy_book.use(first_book, monkeypatch)
     measured = {name: claims.estimate([0.5]) for name in ("accuracy", "another")}
     found = dataclasses.replace(claims.read_result(first_book / RESULT), measurements=measured)
-    claim = project.registry["T1"]
-    plain = stage.results_by_profile([claim], {"laptop": found})
-    assert "reported</th>" not in plain
+    assert "reported</th>" not in of_results(project, {"laptop": found})
     printed = claims.Reported(0.5, "a half", "a demo", {"accuracy": 0.25})
-    claim = dataclasses.replace(claim, reported=printed)
-    shown = stage.results_by_profile([claim], {"laptop": found})
+    claim = dataclasses.replace(project.registry["T1"], reported=printed)
+    project.__dict__["registry"] = dataclasses.replace(project.registry, claims=(claim,))
+    shown = of_results(project, {"laptop": found}).partition("## How this page was made")[0]
+    assert "Reported for T1: a half (a demo)." in shown
     assert '<th scope="col">reported</th>' in shown
     rows = {row.split("</th>")[0]: row for row in shown.split('<th scope="row">')[1:]}
     assert rows["accuracy"].count("<td>") == 2
@@ -480,16 +485,33 @@ def test_numbers_that_were_reported_stand_beside_ours(first_book, monkeypatch):
     assert all("<td>–</td>" in row for name, row in rows.items() if name != "accuracy")
 
 
+def test_no_text_of_a_result_is_taken_for_html(first_book, monkeypatch):
+    project = toy_book.use(first_book, monkeypatch)
+    text = "\"><b>'&"
+    finding = claims.Soundness(text, 0.0, 0.0, True, text)
+    found = claims.read_result(first_book / RESULT)
+    made = dataclasses.replace(found.provenance, device=text, packages={text: text})
+    found = dataclasses.replace(
+        found, soundness=[finding], measurements={text: claims.estimate([1.0])}, provenance=made
+    )
+    claim = dataclasses.replace(project.registry["T1"], id=text, title=text)
+    project.__dict__["registry"] = dataclasses.replace(project.registry, claims=(claim,))
+    found = dataclasses.replace(found, claims={text: found.claims["T1"]})
+    for part in ("results.md", "verdicts.html"):
+        shown = stage.made(part, **stage.facts(project, "01_toy", {"laptop": found}))
+        assert text in html.unescape(shown)
+        assert "<b>" not in shown
+
+
 def test_a_page_names_the_profiles_that_it_has_no_result_of(first_book, monkeypatch):
     project = toy_book.use(first_book, monkeypatch)
     found = claims.read_result(first_book / RESULT)
-    [line] = stage.not_run(project, "01_toy", {"laptop": found})
-    assert line == "Prepared, but not run for this page: the profile `cifar`."
-    assert stage.not_run(project, "01_toy", {"laptop": found, "cifar": found}) == []
-    assert line in [cell.source for cell in stage.page(project, "01_toy", "laptop").cells]
+    missing = "Prepared, but not run for this page: the profile"
+    assert f"\n{missing} `cifar`.\n" in of_results(project, {"laptop": found})
+    assert missing not in of_results(project, {"laptop": found, "cifar": found})
+    assert f"{missing} `cifar`." in stage.page(project, "01_toy", "laptop").cells[-1].source
     project.profiles["paper"]["01_toy"] = {}
-    [line] = stage.not_run(project, "01_toy", {"laptop": found})
-    assert line.endswith("the profiles `cifar` and `paper`.")
+    assert f"{missing}s `cifar` and `paper`." in of_results(project, {"laptop": found})
 
 
 def test_the_page_of_benchmarks_has_each_ratio_beside_its_peer(tmp_path):

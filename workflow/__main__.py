@@ -85,13 +85,13 @@ def _run(
         _, found = trusted(project, notebook, profile, values)
     for claim in found.claims.values():
         for name, check in claim.checks.items():
-            print(f"{name}: {measured(check.estimate)} {check.predicate}: {check.outcome}")
+            print(f"{name}: {measured(check)} {check.predicate}: {check.outcome}")
     for finding in found.soundness:
         if not finding.ok:
             print(f"unsound attack: {finding.name} is {finding.value:.3g}, above {finding.limit:g}")
     few = len(found.seeds) < claims.MINIMUM_SEEDS
     needed = f"; a verdict needs {claims.MINIMUM_SEEDS}" if few else ""
-    seeds = f"seeds {list(found.seeds)}{needed}"
+    seeds = f"seeds {found.seeds}{needed}"
     for claim_id, claim in found.claims.items():
         print(f"{claim_id}: {claim.verdict} (profile {profile}, {seeds})")
     print(f"notebook: {executed}")

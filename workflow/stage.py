@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 from typing import Any
@@ -23,7 +23,6 @@ from workflow.plan import RESULT, Project
 TEMPLATES = Path(__file__).parent / "templates"
 
 Found = dict[str, claims.Result]
-"""Results of a notebook by profile, the live one first."""
 
 
 def prose(project: Project) -> list[Path]:
@@ -45,6 +44,11 @@ def _in_cell(estimate: claims.Estimate) -> str:
     return measured(estimate).replace(", ", ",\N{NO-BREAK SPACE}")
 
 
+def _labels(found: Found) -> list[str]:
+    """Profiles, and whether their result is of this build or from the records."""
+    return [f"{p} ({'recorded' if i else 'live'})" for i, p in enumerate(found)]
+
+
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES),
     autoescape=True,
@@ -53,15 +57,16 @@ _TEMPLATES = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
 )
 _TEMPLATES.globals.update(badge=claims.badge, icons=claims.ICONS)
-_TEMPLATES.filters.update(measured=measured, in_cell=_in_cell, json=json.dumps)
+_TEMPLATES.filters.update(measured=measured, in_cell=_in_cell, labels=_labels, json=json.dumps)
 
 
-def _made(template: str, **values: Any) -> str:
+def made(template: str, **values: Any) -> str:
+    """What a template makes of the values, all of them escaped."""
     return _TEMPLATES.get_template(template).render(values)
 
 
 def results(project: Project, notebook: str, live: str) -> Found:
-    """Results of a notebook by profile: the live one, and those recorded for other profiles."""
+    """Results of a notebook by profile: the live one first, then those of the records."""
     live_result = project.root / RESULT.format(notebook=notebook, profile=live)
     found = {live: claims.read_result(live_result)}
     for profile in project.profiles:
@@ -71,51 +76,10 @@ def results(project: Project, notebook: str, live: str) -> Found:
     return found
 
 
-def _labels(found: Found) -> list[str]:
-    """Profiles, and whether the result is of this build or from the records."""
-    return [f"{p} ({'recorded' if i else 'live'})" for i, p in enumerate(found)]
-
-
-def verdicts(page_claims: Sequence[claims.Claim], found: Found) -> str:
-    """The verdicts of a page, below its title; one line a claim."""
-    values = {"claims": page_claims, "found": found.values(), "labels": _labels(found)}
-    return _made("verdicts.html", **values)
-
-
-def results_by_profile(page_claims: Sequence[claims.Claim], found: Found) -> str:
-    """The checks and the measurements of every profile, side by side."""
-    measurements = [
-        name
-        for result in found.values()
-        for name, entry in result.measurements.items()
-        if isinstance(entry, claims.Estimate)
-    ]
-    printed: dict[str, float] = {}
-    for claim in page_claims:
-        printed |= claim.reported.values if claim.reported else {}
-    return _made(
-        "results.md",
-        claims=page_claims,
-        found=found.values(),
-        labels=_labels(found),
-        printed=printed,
-        measurements=dict.fromkeys(measurements),
-        findings=dict.fromkeys(f.name for result in found.values() for f in result.soundness),
-    )
-
-
-def not_run(project: Project, notebook: str, found: Found) -> list[str]:
-    """A line on the profiles that a notebook is prepared for and has no result of, if any."""
-    missing = [p for p in project.profiles_of(notebook) if p not in found and p != "smoke"]
-    if not missing:
-        return []
-    names = " and ".join(f"`{profile}`" for profile in missing)
-    plural = "s" if len(missing) > 1 else ""
-    return [f"Prepared, but not run for this page: the profile{plural} {names}."]
-
-
-def provenance(project: Project, notebook: str, found: Found, title: str) -> str:
-    """How the results of a page were made, and how to make them again."""
+def facts(project: Project, notebook: str, found: Found) -> dict[str, Any]:
+    """What the parts of a page that tell of results are made from."""
+    its_claims = project.claims_of(notebook)
+    measured = [(n, e) for r in found.values() for n, e in r.measurements.items()]
 
     def command(result: claims.Result) -> str:
         usual = project.parameters(notebook, result.profile)
@@ -124,14 +88,16 @@ def provenance(project: Project, notebook: str, found: Found, title: str) -> str
         suffix = f" SET='{extra}'" if extra else ""
         return f"make run NB={notebook} PROFILE={result.profile}{suffix}"
 
-    return _made(
-        "provenance.md",
-        title=title,
-        notebook=notebook,
-        found=found.values(),
-        labels=_labels(found),
-        commands={profile: command(result) for profile, result in found.items()},
-    )
+    return {
+        "notebook": notebook,
+        "claims": its_claims,
+        "found": found,
+        "printed": {k: v for c in its_claims if c.reported for k, v in c.reported.values.items()},
+        "measurements": dict.fromkeys(n for n, e in measured if isinstance(e, claims.Estimate)),
+        "findings": dict.fromkeys(f.name for r in found.values() for f in r.soundness),
+        "missing": [p for p in project.profiles_of(notebook) if p not in found and p != "smoke"],
+        "commands": {profile: command(result) for profile, result in found.items()},
+    }
 
 
 def as_figures(content: nbformat.NotebookNode) -> None:
@@ -157,34 +123,26 @@ def page(project: Project, notebook: str, live: str) -> nbformat.NotebookNode:
         BuildError: if the executed notebook or its result is not to be trusted.
     """
     content, _ = trusted(project, notebook, live, project.parameters(notebook, live))
-    found, its_claims = results(project, notebook, live), project.claims_of(notebook)
+    known = facts(project, notebook, results(project, notebook, live))
     as_figures(content)
-    content.cells.insert(1, new_markdown_cell(verdicts(its_claims, found)))
-    content.cells += [
-        new_markdown_cell(text)
-        for text in (
-            results_by_profile(its_claims, found),
-            *not_run(project, notebook, found),
-            provenance(project, notebook, found, "How this page was made"),
-        )
-    ]
+    content.cells.insert(1, new_markdown_cell(made("verdicts.html", **known)))
+    content.cells.append(new_markdown_cell(made("results.md", **known)))
     return content
 
 
 def claims_table(project: Project, live: str) -> str:
     """The table of all claims, the front page of the book; those with results come first."""
-    rows = []
-    for claim in sorted(project.registry.claims, key=lambda claim: claim.status != "available"):
-        run = claim.status == "available"
-        found = results(project, str(claim.notebook), live) if run else {}
-        rows.append((claim, dict(zip(_labels(found), found.values(), strict=True))))
-    return _made("claims.html", claims=rows)
+    rows = [
+        (c, results(project, str(c.notebook), live) if c.status == "available" else {})
+        for c in sorted(project.registry.claims, key=lambda claim: claim.status != "available")
+    ]
+    return made("claims.html", claims=rows)
 
 
 def benchmarks_tables(files: Iterable[Path]) -> str:
     """What `make bench` measured, one section a machine."""
     works = [json.loads(path.read_text(encoding="utf-8"))["works"] for path in sorted(files)]
-    return _made("benchmarks.md", machines=[list(of_machine.values()) for of_machine in works])
+    return made("benchmarks.md", machines=[list(of_machine.values()) for of_machine in works])
 
 
 def stage(project: Project, live: str) -> None:
@@ -195,15 +153,16 @@ def stage(project: Project, live: str) -> None:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(root / name, source / name)
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
-    made = []
+    provenance = []
     for notebook in project.published():
         content = page(project, notebook, live)
         nbformat.write(content, source / "notebooks" / f"{notebook}.ipynb")
-        titles = "; ".join(f"{claim.id}. {claim.title}" for claim in project.claims_of(notebook))
-        made.append(provenance(project, notebook, results(project, notebook, live), titles))
+        known = facts(project, notebook, results(project, notebook, live))
+        titles = "; ".join(f"{claim.id}. {claim.title}" for claim in known["claims"])
+        provenance.append(made("provenance.md", **known, title=titles))
     generated = {
         "claims_table": claims_table(project, live),
-        "provenance": "\n".join(made),
+        "provenance": "\n".join(provenance),
         "benchmarks": benchmarks_tables((root / "benchmarks" / "results").glob("*.json")),
     }
     (source / "generated").mkdir()

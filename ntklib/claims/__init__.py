@@ -24,7 +24,6 @@ from ntklib.claims._verdicts import (
     Finding,
     Outcome,
     badge,
-    judge,
     verdict,
 )
 
@@ -52,7 +51,6 @@ __all__ = [
     "difference",
     "estimate",
     "estimates",
-    "judge",
     "load",
     "read_result",
     "verdict",

@@ -1,13 +1,21 @@
-"""Files: where they are, and whether they follow their schema."""
+"""Files: where they are, whether they follow their schema, and HTML from templates."""
 
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import jsonschema
 import yaml
+from markupsafe import Markup
 
 PACKAGE = Path(__file__).parents[1]
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(PACKAGE / "claims" / "templates"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
 class RegistryError(ValueError):
@@ -21,11 +29,7 @@ def located(path: str) -> Path:
 
 
 def read_yaml(path: Path, name: str) -> Any:
-    """The content of a YAML file.
-
-    Raises:
-        RegistryError: one line that says why the file of that name cannot be read.
-    """
+    """The content of a YAML file; a `RegistryError` says why that of this name has none."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -55,3 +59,8 @@ def validate(content: Any, schema: str, where: str) -> None:
     title = error.schema.get("title") if isinstance(error.schema, dict) else None
     reason = f"{error.instance!r} is not allowed; it is {title}" if title else error.message
     raise RegistryError(f"{where}: {path}: {' '.join(reason.split())}")
+
+
+def render(template: str, **values: Any) -> Markup:
+    """HTML from a template of this package; all values are escaped."""
+    return Markup(_TEMPLATES.get_template(template).render(values))

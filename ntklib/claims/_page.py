@@ -10,8 +10,8 @@ from typing import Any
 from ntklib.claims._estimates import Estimate
 from ntklib.claims._files import located
 from ntklib.claims._registry import Claim, load
-from ntklib.claims._results import Result, read_result
-from ntklib.claims._verdicts import Finding, Outcome, judge
+from ntklib.claims._results import CheckResult, Result, Soundness, read_result
+from ntklib.claims._verdicts import Finding, Outcome, verdict
 
 
 @dataclass
@@ -104,12 +104,34 @@ class Page:
         """
         if claim not in self.claims:
             raise ValueError(f"claim: {claim!r} is unknown; allowed: {', '.join(self.claims)}")
-        return judge(
-            self.claims[claim],
-            quantities,
+        asked = [c for c in self.claims[claim].checks if c.margin_for(self.profile) is not None]
+        checks = {check.name: check for check in asked}
+        if checks.keys() != quantities.keys():
+            raise ValueError(
+                f"quantities: {', '.join(quantities) or 'none'}; claim {claim} in profile "
+                f"{self.profile} has the checks {', '.join(checks) or 'none'}"
+            )
+        found = {}
+        for name, check in checks.items():
+            e = quantities[name]
+            passed = check.passed(e.low, e.high, self.profile)
+            found[name] = CheckResult(
+                **vars(e), predicate=check.describe(self.profile), passed=passed
+            )
+        findings = self.soundness if soundness is None else soundness
+        decided = verdict(
+            [result.passed for result in found.values()],
+            n_seeds=len(set(self.seeds)),
+            sound=all(finding.ok for finding in findings),
             profile=self.profile,
-            seeds=self.seeds,
-            soundness=self.soundness if soundness is None else soundness,
-            measurements=measurements,
-            data_sha256=self.provenance["sha256"],
+        )
+        return Outcome(
+            found,
+            decided,
+            self.claims[claim],
+            self.profile,
+            tuple(self.seeds),
+            tuple(Soundness(f.name, f.value, f.limit, f.ok, f.meaning) for f in findings),
+            measurements or {},
+            self.provenance["sha256"],
         )

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ntklib.claims._files import RegistryError, located, read_yaml, validate
-from ntklib.claims._html import render
+from ntklib.claims._files import RegistryError, located, read_yaml, render, validate
 
 Margin = float | tuple[float, float]
 Lineages = Mapping[str, Sequence[str]]

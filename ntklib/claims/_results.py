@@ -15,53 +15,36 @@ _OUTCOMES = {True: "holds", False: "fails", None: "undecided"}
 
 
 @dataclass(frozen=True)
-class CheckResult:
-    """What was measured for one check, and whether it holds.
+class CheckResult(Estimate):
+    """What was measured for a check, its predicate as text, and whether it holds."""
 
-    Attributes:
-        estimate: of the quantity.
-        predicate: as text, such as `>= 0.25`.
-        passed: whether it holds; None for undecided.
-    """
-
-    estimate: Estimate
     predicate: str
     passed: bool | None
 
     def __str__(self) -> str:
-        return f"{self.estimate} ({self.predicate}: {self.outcome})"
+        return f"{self:.2f} ({self.predicate}: {self.outcome})"
 
     @property
     def outcome(self) -> str:
         """One of `holds`, `fails` and `undecided`."""
         return _OUTCOMES[self.passed]
 
+    def as_dict(self) -> dict[str, Any]:
+        """The result as plain data."""
+        return super().as_dict() | {"predicate": self.predicate, "passed": self.passed}
+
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """The checks of a claim, by name, and its verdict."""
+    """The verdict on a claim, and its checks by name."""
 
     checks: dict[str, CheckResult]
     verdict: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The checks and the verdict as plain data."""
-        checks = [
-            {"name": name}
-            | check.estimate.as_dict()
-            | {"predicate": check.predicate, "passed": check.passed}
-            for name, check in self.checks.items()
-        ]
+        """The result as plain data."""
+        checks = [{"name": name} | check.as_dict() for name, check in self.checks.items()]
         return {"checks": checks, "verdict": self.verdict}
-
-    @classmethod
-    def from_dict(cls, entry: dict[str, Any]) -> "ClaimResult":
-        """The result that `as_dict` has written."""
-        checks = {
-            c["name"]: CheckResult(Estimate.from_dict(c), c["predicate"], c["passed"])
-            for c in entry["checks"]
-        }
-        return cls(checks, entry["verdict"])
 
 
 @dataclass(frozen=True)
@@ -112,21 +95,17 @@ class Result:
 
     notebook: str
     profile: str
-    seeds: tuple[int, ...]
+    seeds: list[int]
     parameters: dict[str, Any]
     claims: dict[str, ClaimResult]
-    soundness: tuple[Soundness, ...]
+    soundness: list[Soundness]
     measurements: dict[str, Any]
     provenance: Provenance
 
     def as_dict(self) -> dict[str, Any]:
         """The content of a result file (see `schemas/result.yml`)."""
-        return {
+        return vars(self) | {
             "schema": 2,
-            "notebook": self.notebook,
-            "profile": self.profile,
-            "seeds": list(self.seeds),
-            "parameters": self.parameters,
             "claims": [{"claim": name} | found.as_dict() for name, found in self.claims.items()],
             "soundness": [asdict(finding) for finding in self.soundness],
             "measurements": plain(self.measurements),
@@ -135,23 +114,29 @@ class Result:
 
     @classmethod
     def from_dict(cls, content: Any, where: str = "result") -> "Result":
-        """The result that `as_dict` has written.
+        """The result of a file with this content.
 
         Raises:
             RegistryError: one line that names `where` and what is allowed.
         """
         validate(content, "result", where)
-        parts = {name: entry for name, entry in content.items() if name != "schema"}
-        return cls(
-            **parts
-            | {
-                "seeds": tuple(content["seeds"]),
-                "claims": {c["claim"]: ClaimResult.from_dict(c) for c in content["claims"]},
-                "soundness": tuple(Soundness(**finding) for finding in content["soundness"]),
-                "measurements": _estimated(content["measurements"]),
-                "provenance": Provenance(**content["provenance"]),
-            }
-        )
+
+        def check(entry: dict[str, Any]) -> CheckResult:
+            numbers = vars(Estimate.from_dict(entry))
+            return CheckResult(**numbers, predicate=entry["predicate"], passed=entry["passed"])
+
+        made = {
+            "claims": {
+                entry["claim"]: ClaimResult(
+                    {c["name"]: check(c) for c in entry["checks"]}, entry["verdict"]
+                )
+                for entry in content["claims"]
+            },
+            "soundness": [Soundness(**finding) for finding in content["soundness"]],
+            "measurements": _estimated(content["measurements"]),
+            "provenance": Provenance(**content["provenance"]),
+        }
+        return cls(**{name: entry for name, entry in content.items() if name != "schema"} | made)
 
 
 def plain(measured: Any) -> Any:
@@ -164,7 +149,7 @@ def plain(measured: Any) -> Any:
 
 
 def _estimated(measured: Any) -> Any:
-    """What `plain` has been given, as far as estimates go."""
+    """What `plain` was given, as far as estimates go."""
     if not isinstance(measured, dict):
         return measured
     if measured.keys() == {"value", "interval", "per_seed"}:

@@ -3,16 +3,15 @@
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any, Protocol, runtime_checkable
 
 from markupsafe import Markup
 
-from ntklib.claims._estimates import Estimate
-from ntklib.claims._html import render
+from ntklib.claims._files import render
 from ntklib.claims._registry import Claim
-from ntklib.claims._results import CheckResult, ClaimResult, Soundness, plain
+from ntklib.claims._results import ClaimResult, Soundness, plain
 
 ICONS = {
     "reproduced": "✔",
@@ -78,59 +77,48 @@ def badge(verdict: str) -> Markup:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(ClaimResult):
     """What a notebook found about a claim. Shown as a table; carries its own data."""
 
     claim: Claim
     profile: str
     seeds: tuple[int, ...]
-    result: ClaimResult
-    soundness: tuple[Soundness, ...] = ()
-    measurements: dict[str, Any] = field(default_factory=dict)
-    data_sha256: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def verdict(self) -> str:
-        """The verdict on the claim."""
-        return self.result.verdict
+    soundness: tuple[Soundness, ...]
+    measurements: Mapping[str, Any]
+    data_sha256: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """The part of a result file that the notebook knows (see `schemas/result.yml`)."""
-        return {
+        return super().as_dict() | {
             "claim": self.claim.id,
             "profile": self.profile,
             "seeds": list(self.seeds),
-            **self.result.as_dict(),
-            "soundness": [vars(finding) for finding in self.soundness],
+            "soundness": [asdict(finding) for finding in self.soundness],
             "measurements": plain(self.measurements),
             "provenance": {
                 "device": _device(),
                 "python": platform.python_version(),
                 "packages": _packages(),
-                "data_sha256": self.data_sha256,
+                "data_sha256": dict(self.data_sha256),
             },
         }
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         quantities = {check.name: check.quantity for check in self.claim.checks}
         rows = [
-            (name, quantities[name], check.predicate, f"{check.estimate:.3f}", check.outcome)
-            for name, check in self.result.checks.items()
+            (name, quantities[name], check.predicate, f"{check:.3f}", check.outcome)
+            for name, check in self.checks.items()
         ] + [
             ("soundness", f.meaning, f"<= {f.limit:g}", f"{f.value:.3f}", f.outcome)
             for f in self.soundness
         ]
         cells = [(*row, f"{ICONS[outcome]} {outcome}") for *row, outcome in rows]
-        summary = f"{len(set(self.seeds))} seeds"
-        text = f"{self.claim.id}: {self.verdict} ({summary})"
+        seeds = f"{len(set(self.seeds))} seeds"
+        shown = {"badge": badge(self.verdict), "seeds": seeds, "profile": self.profile}
+        text = f"{self.claim.id}: {self.verdict} ({seeds})"
         return {
             MIME: self.as_dict(),
-            "text/html": render(
-                "outcome.html",
-                badge=badge(self.verdict),
-                summary=f"{summary}, profile {self.profile}",
-                rows=cells,
-            ),
+            "text/html": render("outcome.html", **shown, rows=cells),
             "text/plain": "\n".join([text, *("  ".join(row) for row in cells)]),
         }
 
@@ -142,62 +130,5 @@ def _device() -> str:
 
 def _packages() -> dict[str, str]:
     """Versions of those packages that are installed."""
-    installed = {name for found in metadata.distributions() if (name := found.name)}
+    installed = {found.name for found in metadata.distributions()}
     return {name: metadata.version(name) for name in PACKAGES if name in installed}
-
-
-def judge(
-    claim: Claim,
-    quantities: Mapping[str, Estimate],
-    *,
-    profile: str,
-    seeds: Sequence[int],
-    soundness: Sequence[Finding] = (),
-    measurements: Mapping[str, Any] | None = None,
-    data_sha256: Mapping[str, str] | None = None,
-) -> Outcome:
-    """Holds measured quantities against the predicates of a claim.
-
-    Args:
-        claim: the claim.
-        quantities: an estimate for each check that applies to the profile, by its name.
-        profile: decides which margins hold.
-        seeds: the seeds that were run.
-        soundness: findings on the attacks used.
-        measurements: further estimates, or plain data for figures, by name.
-        data_sha256: hashes of the data files used.
-
-    Returns:
-        The outcome, with its verdict.
-
-    Raises:
-        ValueError: if `quantities` and the checks do not match.
-    """
-    checks = [check for check in claim.checks if check.margin_for(profile) is not None]
-    names = {check.name for check in checks}
-    if names != set(quantities):
-        raise ValueError(
-            f"quantities: missing {sorted(names - set(quantities))}, and not among the checks of "
-            f"claim {claim.id} in profile {profile}: {sorted(set(quantities) - names)}"
-        )
-    results = {}
-    for check in checks:
-        found = quantities[check.name]
-        passed = check.passed(found.low, found.high, profile)
-        results[check.name] = CheckResult(found, check.describe(profile), passed)
-    findings = tuple(Soundness(f.name, f.value, f.limit, f.ok, f.meaning) for f in soundness)
-    decided = verdict(
-        [result.passed for result in results.values()],
-        n_seeds=len(set(seeds)),
-        sound=all(finding.ok for finding in findings),
-        profile=profile,
-    )
-    return Outcome(
-        claim,
-        profile,
-        tuple(seeds),
-        ClaimResult(results, decided),
-        findings,
-        dict(measurements or {}),
-        dict(data_sha256 or {}),
-    )
