@@ -26,15 +26,9 @@ def toy(tmp_path):
     return toy_book.write(tmp_path / "book")
 
 
-def replace(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
 def shown(folder, code, *command, **environ):
     """What an expression is in the kernel of the toy's notebook."""
-    replace(folder / "notebooks/01_toy.py", "\nclaims.__file__\n", f"\n{code}\n")
+    toy_book.replace(folder / "notebooks/01_toy.py", "\nclaims.__file__\n", f"\n{code}\n")
     done = toy_book.run(
         folder, *(command or ("workflow.execute", "01_toy", "laptop", VALUES)), **environ
     )
@@ -102,7 +96,7 @@ assert there == {"yes": 2, "no": 1}[os.environ["TOY_MEET"]]"""
 def test_as_many_pages_are_executed_at_once_as_there_are_cores(allowed, toy):
     if allowed > CORES:
         pytest.skip("only one core is allowed here")
-    replace(toy / "notebooks/01_toy.py", "\nclaims.__file__\n", f"\n{MEETING}\n")
+    toy_book.replace(toy / "notebooks/01_toy.py", "\nclaims.__file__\n", f"\n{MEETING}\n")
     toy_book.add(toy, 2)
     environ = {"NPROC": allowed, "TOY_MEET": {1: "no", 2: "yes"}[allowed]}
     done = toy_book.run(toy, "workflow", "book", **environ)
@@ -111,7 +105,7 @@ def test_as_many_pages_are_executed_at_once_as_there_are_cores(allowed, toy):
 
 def test_a_page_that_fails_does_not_cost_the_others(toy):
     toy_book.add(toy, 2)
-    replace(toy / "notebooks/01_toy.py", "quantities = {", "1 / 0\nquantities = {")
+    toy_book.replace(toy / "notebooks/01_toy.py", "quantities = {", "1 / 0\nquantities = {")
     done = toy_book.run(toy, "workflow", "book")
     assert done.returncode == 1
     assert (toy / "build/results/02_toy/laptop.json").exists()
@@ -187,7 +181,7 @@ def test_the_commit_is_that_of_the_tree(toy):
     (toy / ".gitignore").write_text("/build/\n__pycache__/\n")
     commit = committed(toy)
     assert revision(toy) == (commit, False)
-    replace(toy / "notebooks/01_toy.py", "# A toy", "# Another toy")
+    toy_book.replace(toy / "notebooks/01_toy.py", "# A toy", "# Another toy")
     assert revision(toy) == (commit, True)
 
 
@@ -208,7 +202,7 @@ def test_settings_of_snakemake_and_a_home_folder_that_is_not_there_change_nothin
     for place in (tmp_path / "mine", toy / "profiles/default"):
         place.mkdir()
         (place / "config.yaml").write_text("dry-run: true\nexecutor: nothing\n")
-    nowhere = {name: "/dev/null/home" for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), "/dev/null/home")
     code, environ = (
         'os.environ["XDG_CACHE_HOME"]',
         nowhere | {"SNAKEMAKE_PROFILE": tmp_path / "mine"},

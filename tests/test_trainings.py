@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 
+import interruptions
 import pytest
 import toy_book
 
@@ -20,25 +21,10 @@ FIRST, SECOND, OWN = (
 ALL = dict.fromkeys(FIRST + SECOND, 20) | dict.fromkeys(OWN, 21)
 
 
-def write(folder):
-    """A book of three pages: two make the same trainings, the third other ones in the end."""
-    toy_book.write(folder)
-    toy_book.train(folder, folder / "notebooks/01_toy.py")
-    toy_book.add(folder, 2)
-    replace(toy_book.add(folder, 3), "Steps(n_train, each", "Steps(n_train + 1, each")
-    return folder
-
-
-def replace(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
 @pytest.fixture(scope="module")
 def first_book(tmp_path_factory):
     """Such a book, built, and what was said."""
-    folder = write(tmp_path_factory.mktemp("first") / "book")
+    folder = toy_book.write_trainings(tmp_path_factory.mktemp("first") / "book")
     done = toy_book.run(folder, "workflow", "book", TOY_STEPS=folder / "steps")
     assert done.returncode == 0, done.stderr
     return folder, done.stderr
@@ -52,21 +38,13 @@ def built(first_book, tmp_path):
 
 @pytest.fixture
 def toy(tmp_path):
-    return write(tmp_path / "book")
+    return toy_book.write_trainings(tmp_path / "book")
 
 
 def steps(folder):
     """How many steps each training has taken."""
     names = [line.split()[0] for line in (folder / "steps").read_text().splitlines()]
     return {name: names.count(name) for name in names}
-
-
-def found(folder):
-    """What the results say, but when, and how long it took."""
-    results = [claims.read_result(p).as_dict() for p in sorted(folder.glob("build/results/*/*"))]
-    for result in results:
-        result["provenance"] = {"key": result["provenance"]["key"]}
-    return results
 
 
 def started(folder):
@@ -85,7 +63,7 @@ def test_a_training_that_pages_share_is_made_once_by_a_job_of_its_own(first_book
             f"{page} (laptop): started",
             f"{page} (laptop): done",
         ]
-    shown = [result["measurements"]["trained"] for result in found(folder)]
+    shown = [result["measurements"]["trained"] for result in toy_book.results(folder)]
     assert shown[0] == shown[1]
     assert shown[0][:3] == shown[2][:3]
     assert shown[0][3:] != shown[2][3:]
@@ -96,22 +74,24 @@ CHANGES = {
     "nothing": (lambda f: None, [], []),
     "the times of files": (lambda f: [p.touch() for p in f.rglob("*.msgpack")], [], []),
     "the code of trainings": (
-        lambda f: replace(f / "ntklib/toys.py", "that take", "which take"),
+        lambda f: toy_book.replace(f / "ntklib/toys.py", "that take", "which take"),
         [*FIRST, *SECOND, *OWN],
         [0, 1, 2],
     ),
-    "a page": (lambda f: replace(f / "notebooks/01_toy.py", "# A toy", "# Toy"), [], [0]),
+    "a page": (lambda f: toy_book.replace(f / "notebooks/01_toy.py", "# A toy", "# Toy"), [], [0]),
     "the store is gone": (lambda f: shutil.rmtree(f / "build/trained"), [], []),
     "the store is gone, and a page changed": (
         lambda f: (
             shutil.rmtree(f / "build/trained"),
-            replace(f / "notebooks/03_toy.py", "# A toy", "# Toy"),
+            toy_book.replace(f / "notebooks/03_toy.py", "# A toy", "# Toy"),
         ),
         [*FIRST, *SECOND, *OWN],
         [0, 1, 2],  # Snakemake executes those, too, that need a training which it has made
     ),
     "a page is trained otherwise": (
-        lambda f: replace(f / "notebooks/02_toy.py", "Steps(n_train, each", "Steps(9, each"),
+        lambda f: toy_book.replace(
+            f / "notebooks/02_toy.py", "Steps(n_train, each", "Steps(9, each"
+        ),
         [f"toy-9-more/seed-{seed}" for seed in range(3)],
         [1],
     ),
@@ -164,7 +144,7 @@ def test_what_another_program_has_begun_is_not_gone_on_with(toy):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     begun = steps(toy)
-    replace(toy / "ntklib/toys.py", "that take", "which take")
+    toy_book.replace(toy / "ntklib/toys.py", "that take", "which take")
     done = toy_book.run(toy, "workflow", "book", TOY_STEPS=toy / "steps")
     assert done.returncode == 0, done.stderr
     assert steps(toy) == {name: n + begun.get(name, 0) for name, n in ALL.items()}
@@ -198,7 +178,7 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_trainings_that_cannot_be_are_refused_in_one_line(what, toy):
     old, new, line = REFUSED[what]
-    replace(toy / "notebooks/01_toy.py", old, new)
+    toy_book.replace(toy / "notebooks/01_toy.py", old, new)
     before = toy_book.files(toy)
     for command in (["book"], ["run", "toy"]):
         done = toy_book.run(toy, "workflow", *command)
@@ -209,11 +189,11 @@ def test_trainings_that_cannot_be_are_refused_in_one_line(what, toy):
 
 def test_a_training_that_fails_costs_only_the_pages_that_need_it(toy):
     toy_book.add(toy, 4)
-    replace(toy / "notebooks/04_toy.py", "Steps(n_train, seed)", "Steps(5, seed)")
-    replace(
+    toy_book.replace(toy / "notebooks/04_toy.py", "Steps(n_train, seed)", "Steps(5, seed)")
+    toy_book.replace(
         toy / "ntklib/toys.py", "for _ in range", "assert self.number == 5\n        for _ in range"
     )
-    replace(toy / "notebooks/04_toy.py", "Steps(n_train, each.seed, (each,))", "each")
+    toy_book.replace(toy / "notebooks/04_toy.py", "Steps(n_train, each.seed, (each,))", "each")
     done = toy_book.run(toy, "workflow", "book")
     assert done.returncode == 1
     assert "04_toy (laptop): done" in done.stderr
@@ -235,3 +215,9 @@ def test_trainings_come_in_any_nesting_and_after_their_parents(toy, monkeypatch)
     assert {page for _, page in shared.values()} == {"01_toy"}
     assert list(trainings.shared(project, "smoke", {})) == [FIRST[0], SECOND[0]]
     assert sorted(trainings.shared(project, "laptop", {"01_toy": {"n_train": 30}})) == FIRST
+
+
+def test_whenever_a_run_is_killed_the_next_one_finds_what_it_would_have_found(tmp_path):
+    toy = toy_book.write_trainings(tmp_path / "plain")
+    environ = {"TOY_STEP": "0.02"}
+    interruptions.compare(toy, "workflow", "run", "toy", moments=20, seed=0, **environ)

@@ -63,12 +63,6 @@ def other_lines(err):
     return [line for line in err.splitlines() if line and line not in progress(err)]
 
 
-def replace(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
 def wait_for(path, process):
     deadline = time.monotonic() + 120
     while not path.exists():
@@ -110,7 +104,9 @@ def test_a_second_build_executes_nothing(built):
 
 
 def test_what_is_compiled_serves_other_runs(toy):
-    replace(toy / NOTEBOOK, "claims.__file__", "import jax\n\njax.jit(lambda x: 2 * x)(1.0)")
+    toy_book.replace(
+        toy / NOTEBOOK, "claims.__file__", "import jax\n\njax.jit(lambda x: 2 * x)(1.0)"
+    )
     compiled = []
     for epsilon in (0.1, 0.2):
         done = toy_book.run(toy, "workflow", "run", "toy", f"--set=epsilon={epsilon}")
@@ -140,8 +136,8 @@ def change_what_does_not_matter(folder):
     for name in ("book", "notebooks", "ntklib", "profiles", "workflow", "requirements.lock"):
         for path in [folder / name, *(folder / name).rglob("*")]:
             path.touch()
-    replace(folder / "profiles" / "laptop.yml", "01_toy:", "01_toy: # as it is")
-    replace(folder / "profiles" / "cifar.yml", "8/255", "0.2")
+    toy_book.replace(folder / "profiles" / "laptop.yml", "01_toy:", "01_toy: # as it is")
+    toy_book.replace(folder / "profiles" / "cifar.yml", "8/255", "0.2")
 
 
 def add_record(folder):
@@ -151,13 +147,16 @@ def add_record(folder):
 
 CHANGES = {
     "nothing": (change_what_does_not_matter, set()),
-    "a word of prose": (lambda f: replace(f / "book/index.md", "Toys", "All toys"), {"render"}),
+    "a word of prose": (
+        lambda f: toy_book.replace(f / "book/index.md", "Toys", "All toys"),
+        {"render"},
+    ),
     "a new file of prose": (lambda f: (f / "book/more.md").write_text("# More"), {"render"}),
     "a record": (add_record, {"render"}),
     "the book is deleted": (lambda f: shutil.rmtree(f / "build/html"), {"render"}),
     # What changes the key is tested in test_plan.py.
     "the key": (
-        lambda f: replace(f / "ntklib/claims/schemas/result.yml", "JSON Schema", "Schema"),
+        lambda f: toy_book.replace(f / "ntklib/claims/schemas/result.yml", "JSON Schema", "Schema"),
         {"execute", "render"},
     ),
 }
@@ -173,9 +172,9 @@ def planned(folder):
 
 def test_a_docstring_executes_the_pages_again_that_import_its_module(toy):
     (toy / "ntklib/shared.py").write_text('"""One."""\n')
-    replace(toy / NOTEBOOK, "import os\n", "import os\n\nimport ntklib.shared\n")
+    toy_book.replace(toy / NOTEBOOK, "import os\n", "import os\n\nimport ntklib.shared\n")
     toy_book.add(toy, 2)
-    replace(toy_book.add(toy, 3), "import ntklib.shared\n", "")
+    toy_book.replace(toy_book.add(toy, 3), "import ntklib.shared\n", "")
     build = toy_book.run(toy, "workflow", "book")
     assert build.returncode == 0, build.stderr
     results = [toy / f"build/results/0{i}_toy/laptop.json" for i in (1, 2, 3)]
@@ -231,7 +230,7 @@ def test_nothing_is_trusted_of_a_run_that_was_killed_in_a_cell(built):
     log = built / "log"
     log.unlink()
     book = toy_book.files(built / "build" / "html")
-    replace(built / NOTEBOOK, "# A toy", "# Another toy")
+    toy_book.replace(built / NOTEBOOK, "# A toy", "# Another toy")
     process = toy_book.start(built, "workflow", "book", TOY_LOG=log, TOY_SLEEP=600)
     wait_for(log, process)
     second = toy_book.run(built, "workflow", "run", "toy")
@@ -249,7 +248,7 @@ def test_nothing_is_trusted_of_a_run_that_was_killed_in_a_cell(built):
 def test_nothing_is_trusted_of_a_run_that_was_killed_while_it_rendered(built):
     book = toy_book.files(built / "build" / "html")
     book.pop(".buildinfo")
-    replace(built / "book" / "index.md", "Toys", "Other toys")
+    toy_book.replace(built / "book" / "index.md", "Toys", "Other toys")
     stalled, log = built / "stalled", built / "log"
     process = toy_book.start(built, "workflow", "book", TOY_LOG=log, TOY_STALL=stalled)
     wait_for(stalled, process)
@@ -328,7 +327,7 @@ TAMPERED = {
         "cannot be read",
     ),
     "the program": (
-        lambda f: replace(f / NOTEBOOK, "0.5 + epsilon", "0.4 + epsilon"),
+        lambda f: toy_book.replace(f / NOTEBOOK, "0.5 + epsilon", "0.4 + epsilon"),
         "its key does not fit the tree",
     ),
     "no notebook": (lambda f: (f / EXECUTED).unlink(), "No such file"),
@@ -366,7 +365,7 @@ def test_what_is_not_trusted_is_not_published(built):
 
 def test_a_run_reports_nothing_that_another_program_found(built):
     shutil.rmtree(built / ".snakemake")  # which remembers how files were made
-    replace(built / NOTEBOOK, "0.5 + epsilon", "0.4 + epsilon")
+    toy_book.replace(built / NOTEBOOK, "0.5 + epsilon", "0.4 + epsilon")
     done = toy_book.run(built, "workflow", "run", "toy")
     assert (done.returncode, done.stdout) == (1, "")
     assert "is not trusted: its key does not fit the tree" in done.stderr
@@ -392,7 +391,7 @@ FAILURES = {
 @pytest.mark.parametrize("how", FAILURES)
 def test_a_notebook_that_fails_is_told_in_two_lines(how, toy):
     cell, reason = FAILURES[how]
-    replace(toy / NOTEBOOK, JUDGE, f"1\n\n# %%\n{cell}\n\n# %%\n{JUDGE}")
+    toy_book.replace(toy / NOTEBOOK, JUDGE, f"1\n\n# %%\n{cell}\n\n# %%\n{JUDGE}")
     values = '{"profile": "laptop", "seeds": [0, 1, 2]}'
     done = toy_book.run(toy, "workflow.execute", "01_toy", "laptop", values)
     assert done.returncode == 1
@@ -532,7 +531,7 @@ def test_the_page_of_benchmarks_has_each_ratio_beside_its_peer(tmp_path):
 def test_a_notebook_that_fails_never_reaches_the_book(built):
     book = toy_book.files(built / "build" / "html")
     book.pop(".buildinfo")
-    replace(built / NOTEBOOK, "quantities = {", "1 / 0  # as it must\nquantities = {")
+    toy_book.replace(built / NOTEBOOK, "quantities = {", "1 / 0  # as it must\nquantities = {")
     done = toy_book.run(built, "workflow", "book")
     assert done.returncode == 1
     assert done.stdout == ""
@@ -551,7 +550,7 @@ def test_a_notebook_that_fails_never_reaches_the_book(built):
 def test_a_book_that_does_not_render_leaves_the_one_before(built):
     book = toy_book.files(built / "build" / "html")
     book.pop(".buildinfo")
-    replace(built / "book" / "index.md", "# Toys", "# Toys\n\n[](nowhere.md)\n")
+    toy_book.replace(built / "book" / "index.md", "# Toys", "# Toys\n\n[](nowhere.md)\n")
     done = toy_book.run(built, "workflow", "book")
     assert done.returncode == 1
     assert "nowhere.md" in done.stderr

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ntklib import claims
 from workflow.plan import Project
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +42,7 @@ pool: int = 1  # above 1, the attack is unsound
 import os
 import time
 
-from ntklib import attacks, claims
+from ntklib import claims
 
 page = claims.Page("01_toy", profile=profile, seeds=seeds, provenance={"sha256": {}})
 if "TOY_LOG" in os.environ:
@@ -52,7 +53,7 @@ claims.__file__
 
 # %%
 quantities = {"gap": claims.estimate([0.5 + epsilon for _ in seeds])}
-findings = [attacks.Finding("masking", pool - 1.0, 0.0, pool == 1, "a toy")]
+findings = [claims.Soundness("masking", pool - 1.0, 0.0, pool == 1, "a toy")]
 page.judge("T1", quantities, soundness=findings)
 """
 # Trainings whose result shows whether each step was made once, in its place.
@@ -197,6 +198,39 @@ def train(folder: Path, notebook: Path) -> None:
     shown = 'measurements={"trained": [each.run(page.store) for each in first + second]}'
     text = text.replace("soundness=findings)", f"soundness=findings, {shown})")
     notebook.write_text(text)
+
+
+def write_trainings(folder: Path, seeds: str = "[0, 1, 2]") -> Path:
+    """A book of three pages: two make the same trainings, the third other ones in the end."""
+    write(folder)
+    first = folder / "notebooks/01_toy.py"
+    replace(first, "[0, 1, 2]", seeds)
+    train(folder, first)
+    add(folder, 2)
+    replace(add(folder, 3), "Steps(n_train, each", "Steps(n_train + 1, each")
+    return folder
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    """Replaces a text in a file that has it."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """What all results say, but when they were made, and how long it took."""
+    paths = sorted(folder.glob("build/results/*/*.json"))
+    found = [claims.read_result(path).as_dict() for path in paths]
+    for result in found:
+        result["provenance"] = {"key": result["provenance"]["key"]}
+    return found
+
+
+def trained(folder: Path) -> dict[str, bytes]:
+    """The trainings that are stored."""
+    stored = files(folder / "build" / "trained")
+    return {name: content for name, content in stored.items() if name.endswith(".msgpack")}
 
 
 def start(folder: Path, *command: str | Path, **environ: str | Path) -> subprocess.Popen[str]:

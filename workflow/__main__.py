@@ -42,8 +42,9 @@ def _only_run(root: Path) -> Iterator[None]:
 def _snakemake(root: Path, target: str, options: list[str], **settings: Any) -> None:
     command = [sys.executable, "-m", "snakemake", target, "--snakefile", "workflow/Snakefile"]
     command += ["--cores", str(machine.cores()), "--nolock", "--rerun-incomplete", "--keep-going"]
-    command += ["--rerun-triggers", "mtime", "params", "--quiet", "progress", "rules", "host"]
-    command += ["--workflow-profile", "none"]
+    command += ["--rerun-triggers", "mtime", "params", "--workflow-profile", "none"]
+    if not options:  # who gives some hears what Snakemake does
+        command += ["--quiet", "progress", "rules", "host"]
     config = root / "build" / "config.json"  # on the command line 1e-07 would be text
     settings["cache"] = os.environ.get("XDG_CACHE_HOME", "")  # which holds for jobs
     config.write_text(json.dumps(settings), encoding="utf-8")
