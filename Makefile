@@ -21,8 +21,8 @@ env: $(READY)    ## create .venv from requirements.lock
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"$(PYTHON) is Python {v[0]}.{v[1]}; Python 3.11, 3.12 or 3.13 is needed. Name another one: make env PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 book: $(READY)   ## execute what changed, render the book to build/html
@@ -39,7 +39,7 @@ record: $(READY) ## run one notebook and keep its result under records/
 
 # Not in the lock: which of its builds there is depends on the machine.
 peers: $(READY)  ## install PyTorch, with which tests and benchmarks compare
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 
 bench: peers     ## compare speed with peers, as a table of ratios; WORK="gram_256 pgd" for some
 	@$(BIN)/python -m benchmarks $$WORK

@@ -715,5 +715,16 @@ def test_the_backend_is_found_out_once_for_all_processes(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "none")
     assert machine.backend() == "cpu"
     monkeypatch.delenv("NTKLIB_BACKEND")
-    with pytest.raises(BuildError, match="JAX finds no backend"):
+    with pytest.raises(UsageError) as caught:
+        machine.backend()
+    line = "JAX_PLATFORMS: 'none' is no backend that JAX has here; unset it, or set it to cpu"
+    assert str(caught.value) == line
+
+
+def test_a_broken_jax_is_told_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "jax.py").write_text("raise ImportError('no such\\nlibrary')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for name in ("NTKLIB_BACKEND", "JAX_PLATFORMS", "JAX_PLATFORM_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(BuildError, match=r"^JAX finds no backend: library$"):
         machine.backend()

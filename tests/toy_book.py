@@ -55,6 +55,55 @@ quantities = {"gap": claims.estimate([0.5 + epsilon for _ in seeds])}
 findings = [attacks.Finding("masking", pool - 1.0, 0.0, pool == 1, "a toy")]
 page.judge("T1", quantities, soundness=findings)
 """
+# Trainings whose result shows whether each step was made once, in its place.
+TOYS = '''\
+"""Trainings that take steps, and go on with what an interrupted one has left."""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Steps:
+    number: int
+    seed: int
+    parents: tuple["Steps", ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"toy-{self.number}{'-more' * len(self.parents)}/seed-{self.seed}"
+
+    def run(self, store: Path) -> float:
+        start = sum([parent.run(store) for parent in self.parents], 0.1 + self.seed / 10) % 1
+        path = store / f"{self.name}.msgpack"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        taken, state = json.loads(path.read_text()) if path.exists() else (0, start)
+        for _ in range(taken, self.number):
+            taken, state = taken + 1, 3.9 * state * (1 - state)
+            time.sleep(float(os.environ.get("TOY_STEP", 0)))
+            partial = path.with_name(f".{path.name}.partial")
+            partial.write_text(json.dumps([taken, state]))
+            partial.replace(path)
+            if "TOY_STEPS" in os.environ:
+                with open(os.environ["TOY_STEPS"], "a") as log:
+                    print(f"{self.name} {taken}", file=log)
+        return state
+'''
+TRAININGS = """\
+# %% tags=["trainings"]
+from ntklib.toys import Steps
+
+first = [Steps(n_train, seed) for seed in seeds]
+
+# %% tags=["trainings"]
+second = [Steps(n_train, each.seed, (each,)) for each in first]
+trainings = {"first": first, "second": {1: second[:1], 2: tuple(second[1:])}}
+
+# %%
+"""
 REGISTRY = """\
 papers:
   toy2020: {authors: A, year: 2020, title: T, venue: V, arxiv: "2001.00001"}
@@ -139,6 +188,15 @@ def add(folder: Path, number: int) -> Path:
     text = (folder / "notebooks/01_toy.py").read_text()
     source.write_text(text.replace('"T1"', f'"T{number}"').replace('"01_toy"', f'"{name}"'))
     return source
+
+
+def train(folder: Path, notebook: Path) -> None:
+    """Lets a notebook make trainings, twice as many as it has seeds, and show what they give."""
+    (folder / "ntklib/toys.py").write_text(TOYS)
+    text = notebook.read_text().replace("# %%\nimport os\n", f"{TRAININGS}import os\n")
+    shown = 'measurements={"trained": [each.run(page.store) for each in first + second]}'
+    text = text.replace("soundness=findings)", f"soundness=findings, {shown})")
+    notebook.write_text(text)
 
 
 def start(folder: Path, *command: str | Path, **environ: str | Path) -> subprocess.Popen[str]:

@@ -4,18 +4,20 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 import nbformat
 import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
 from nbclient.exceptions import DeadKernelError
+from traitlets import default
 from traitlets.config import Config
 
 from ntklib import claims
-from workflow import trainings
+from workflow import machine, trainings
 from workflow.collect import collect, seal
 from workflow.errors import BuildError, explained
 from workflow.plan import EXECUTED, RESULT, Project
@@ -24,19 +26,44 @@ from workflow.plan import EXECUTED, RESULT, Project
 INPUTS = ("ntklib", "notebooks", "profiles", "book/claims.yml", "requirements.lock")
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else None
+class _Kernel(AsyncKernelManager):
+    """The kernel of this very Python, whatever else Jupyter finds under its name."""
+
+    @default("kernel_spec_manager")
+    def _native(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
+
+
+def _revision(root: Path) -> tuple[str | None, bool]:
+    """The commit that is checked out, and whether anything differs that a result depends on.
+
+    None where there is no git, and where the folder is no repository or is part of another one.
+    """
+
+    def git(*arguments: str) -> list[str]:
+        environ = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True)
+        return done.stdout.splitlines() if done.returncode == 0 else []
+
+    try:
+        top, commit = git("rev-parse", "--show-toplevel", "HEAD")
+        if not os.path.samefile(top, root):
+            return None, False
+        return commit, bool(git("status", "--porcelain", "--", *INPUTS))
+    except (OSError, ValueError):  # ValueError: not two lines
+        return None, False
 
 
 def _source(project: Project, notebook: str, values: dict[str, Any]) -> nbformat.NotebookNode:
     """The notebook before execution, with the provenance that is known by then."""
     content = project.notebooks[notebook].read()
+    commit, dirty = _revision(project.root)
     content.metadata["ntklib"] = {
         "notebook": notebook,
         "key": project.key(notebook, values),
-        "commit": _git(project.root, "rev-parse", "HEAD"),
-        "dirty": bool(_git(project.root, "status", "--porcelain", "--", *INPUTS)),
+        "commit": commit,
+        "dirty": dirty,
     }
     return content
 
@@ -88,17 +115,11 @@ def execute(
     }
     if not alone:
         print(f"{title}: started", file=sys.stderr)
-    store = project.root / trainings.STORE
+    machine.use_folders(project.root / "build")
     for each in trainings.of_pages(project, {notebook: values}).get(notebook, []):
-        each.clear(store)
-    os.environ |= {
-        "NTKLIB_STORE": str(store),
-        # Pages that do the same on arrays of one shape compile it once, and so do reruns.
-        "JAX_COMPILATION_CACHE_DIR": str(project.root / "build" / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "source.ipynb")
+        each.clear(project.root / trainings.STORE)
+    with machine.folder_for_sockets() as folder:
+        source = folder / "source.ipynb"
         nbformat.write(_source(project, notebook, values), source)
         # Sockets in that folder rather than ports that everybody on the machine can reach.
         kernel = {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}
@@ -109,7 +130,8 @@ def execute(
                 parameters=values,
                 cwd=project.root,
                 progress_bar=bar if alone else False,
-                kernel_name="python3",
+                kernel_name=NATIVE_KERNEL_NAME,
+                kernel_manager_class=_Kernel,
                 config=Config(KernelManager=kernel),
                 extra_arguments=["--log-level=50"],  # else it tells of being shut down
             )
@@ -133,6 +155,7 @@ def execute(
 
 
 if __name__ == "__main__":
+    machine.follow()
     with explained():
         alone = sys.argv[4:] != ["False"]
         execute(Project(), sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), alone=alone)

@@ -64,15 +64,9 @@ class Notebook:
 
     @cached_property
     def trainings(self) -> str | None:
-        """The cell tagged `trainings`, see `workflow.trainings`; None if there is none.
-
-        Raises:
-            UsageError: if there are several.
-        """
+        """The code of its cells tagged `trainings`, see `workflow.trainings`; None without any."""
         cells = self._tagged("trainings")
-        if len(cells) > 1:
-            raise UsageError(f"{self.name}: {len(cells)} cells are tagged 'trainings', not one")
-        return cells[0].source if cells else None
+        return "\n\n".join(cell.source for cell in cells) if cells else None
 
     @cached_property
     def _parameters(self) -> tuple[nbformat.NotebookNode, list[ast.AnnAssign]]:

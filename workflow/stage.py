@@ -1,6 +1,7 @@
 """Lays out the pages of the book from prose, executed notebooks and results, and renders them."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import nbformat
 from nbformat.v4 import new_markdown_cell
 
 from ntklib import claims
+from workflow import machine
 from workflow.collect import trusted
 from workflow.errors import BuildError, explained
 from workflow.plan import RESULT, Project
@@ -176,9 +178,12 @@ def render(project: Project) -> None:
     """
     build = project.root / "build"
     shutil.rmtree(build / "render", ignore_errors=True)
-    program = Path(sys.executable).with_name("jupyter-book")
-    command: list[str | Path] = [program, "build", build / "source"]
+    # Not the script jupyter-book, which knows where the environment was when it was made.
+    code = "from workflow.machine import follow; follow()\n"
+    code += "from jupyter_book.cli.main import main; main()"
+    command: list[str | Path] = [sys.executable, "-c", code, "build", build / "source"]
     command += ["--path-output", build / "render", "-n", "-W", "--keep-going", "-q"]
+    os.environ.update(machine.child())
     done = subprocess.run(command, cwd=project.root, stdout=PIPE, stderr=STDOUT, text=True)
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)
@@ -191,6 +196,7 @@ def render(project: Project) -> None:
 
 if __name__ == "__main__":
     project = Project()
+    machine.follow()
     with explained():
         stage(project, sys.argv[1])
         render(project)

@@ -6,16 +6,13 @@ import time
 import traceback
 from typing import Any
 
-from workflow import trainings
+from workflow import machine, trainings
 from workflow.errors import BuildError, UsageError, explained
 from workflow.plan import Project
 
 
 def train(project: Project, name: str, profile: str, overrides: dict[str, dict[str, Any]]) -> None:
-    """Makes `build/trained/NAME.msgpack`, from the last checkpoint if there is one.
-
-    What is left of another program is removed first, and so is a checkpoint that it cannot go on
-    from.
+    """Makes a training, or goes on with what an interrupted job of the same program has left.
 
     Args:
         project: where it is.
@@ -34,17 +31,8 @@ def train(project: Project, name: str, profile: str, overrides: dict[str, dict[s
     values = project.parameters(notebook, profile, overrides.get(notebook))
     store, start = project.root / trainings.STORE, time.monotonic()
     training.clear(store)
-    work = trainings.objects(project, notebook, values)[name]
-    kept = [path for path in trainings.left(store, name) if path.suffix != ".key"]
     try:
-        try:
-            work.run(store)
-        except Exception:
-            if not kept:
-                raise
-            for path in kept:
-                path.unlink(missing_ok=True)
-            work.run(store)
+        trainings.objects(project, notebook, values)[name].run(store)
     except Exception as error:
         report = project.root / "build" / "failed" / f"{name}.txt"
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -53,9 +41,11 @@ def train(project: Project, name: str, profile: str, overrides: dict[str, dict[s
             f"training {name}: {type(error).__name__}: {error}\n"
             f"traceback: {report.relative_to(project.root)}"
         ) from None
+    (project.root / trainings.DONE.format(name=name)).touch()
     print(f"{name}: trained in {time.monotonic() - start:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":
+    machine.follow()
     with explained():
         train(Project(), sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

@@ -1,14 +1,16 @@
-"""The trainings that notebooks name in their cell tagged `trainings`.
+"""The trainings that notebooks name in their cells tagged `trainings`.
 
-The cell is run with nothing but the parameters as its globals. It leaves a list `trainings`, whose
-items have a `name`, `parents` (trainings that must be there before), `run(store)`, which makes
-`store/NAME.msgpack` and may keep checkpoints as `store/NAME.*`, and a `repr` that says all that
-they are. What several pages name is a file of the build; what one page names it trains itself.
+These are run, in order, with nothing but the parameters as globals. They leave `trainings`:
+trainings in lists, tuples and dicts of any depth. Each has a `name`, `parents` (those that must be
+there before), `run(store)`, which makes `store/NAME.msgpack` or goes on with what is there, and a
+`repr` that says all that it is. What several pages name is made by jobs of the build; what one page
+names it trains itself.
 """
 
 import json
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +20,11 @@ from workflow.errors import BuildError, UsageError, explained
 from workflow.imports import imported
 from workflow.plan import Project
 
-# Where what is trained goes, below the root.
+# Where what is trained goes, below the root. NAME.key says which program works on NAME.msgpack,
+# NAME.done that it has ended: Snakemake removes the output of a job that was interrupted, and that
+# must not be what the next one goes on with.
 STORE = "build/trained"
+DONE = f"{STORE}/{{name}}.done"
 Pages = dict[str, dict[str, Any]]
 """The parameters of some notebooks, by name."""
 
@@ -42,23 +47,28 @@ class Training:
         """Removes what the store has of it if that was made by another program."""
         kept = store / f"{self.name}.key"
         if not (kept.exists() and kept.read_text(encoding="utf-8") == self.key):
-            for path in left(store, self.name):
-                path.unlink()
+            for pattern in (f"{kept.stem}.*", f".{kept.stem}.*"):
+                for path in kept.parent.glob(pattern):
+                    path.unlink()
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(self.key, encoding="utf-8")
 
 
-def left(store: Path, name: str) -> list[Path]:
-    """The files in the store of a training of that name: its result, and checkpoints."""
-    folder, stem = (store / name).parent, Path(name).name
-    return [path for pattern in (f"{stem}.*", f".{stem}.*") for path in folder.glob(pattern)]
+def _flat(trainings: Any) -> Iterator[Any]:
+    if isinstance(trainings, Mapping):
+        trainings = list(trainings.values())
+    if isinstance(trainings, list | tuple):
+        for each in trainings:
+            yield from _flat(each)
+    else:
+        yield trainings
 
 
 def objects(project: Project, notebook: str, values: dict[str, Any]) -> dict[str, Any]:
     """The trainings that a notebook names, and those that they need, which come first.
 
     Raises:
-        BuildError: if its cell fails.
+        BuildError: if a cell fails.
         UsageError: if two that differ have one name.
     """
     found: dict[str, Any] = {}
@@ -73,12 +83,13 @@ def objects(project: Project, notebook: str, values: dict[str, Any]) -> dict[str
     try:
         with redirect_stdout(sys.stderr):
             exec(project.notebooks[notebook].trainings or "trainings = []", scope)
-        listed = list(scope["trainings"])
+        for training in _flat(scope["trainings"]):
+            add(training)
+    except UsageError:
+        raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BuildError(f"notebooks/{notebook}.py: trainings cell: {reason}") from None
-    for training in listed:
-        add(training)
+        raise BuildError(f"notebooks/{notebook}.py: trainings: {reason}") from None
     return found
 
 
@@ -90,10 +101,10 @@ def of_pages(project: Project, pages: Pages) -> dict[str, list[Training]]:
     Raises:
         BuildError: see `objects`.
     """
-    cells = {name: cell for name in pages if (cell := project.notebooks[name].trainings)}
+    cells = {name: code for name in pages if (code := project.notebooks[name].trainings)}
     files = {
-        name: project.root / f"build/trainings/{_key(project, cell, pages[name])}.json"
-        for name, cell in cells.items()
+        name: project.root / f"build/trainings/{_key(project, code, pages[name])}.json"
+        for name, code in cells.items()
     }
     if missing := {name: pages[name] for name, file in files.items() if not file.exists()}:
         done = subprocess.run(
@@ -119,9 +130,9 @@ def of_pages(project: Project, pages: Pages) -> dict[str, list[Training]]:
     }
 
 
-def _key(project: Project, cell: str, values: dict[str, Any]) -> str:
-    """SHA-256 of all that the trainings of a cell depend on."""
-    return project.digest(cell, json.dumps(values, sort_keys=True), project.code(*imported(cell)))
+def _key(project: Project, code: str, values: dict[str, Any]) -> str:
+    """SHA-256 of all that the trainings of a notebook depend on."""
+    return project.digest(code, json.dumps(values, sort_keys=True), project.code(*imported(code)))
 
 
 def shared(project: Project, profile: str, overrides: Pages) -> dict[str, tuple[Training, str]]:
