@@ -94,8 +94,8 @@ def test_attacks_print_what_they_do():
         "ensemble(attacks=(pgd(epsilon=0.1, steps=5, step_size=0.05), "
         "square(epsilon=0.1, queries=20)))"
     )
-    assert repr(attacks.smoothed(attacks.fgsm, "a network")) == (
-        "smoothed(attack=fgsm, network='a network')"
+    assert repr(attacks.smoothed(attacks.fgsm, models.get("conv3", n_classes=2))) == (
+        "smoothed(attack=fgsm, network=conv3(n_classes=2))"
     )
 
 
