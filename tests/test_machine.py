@@ -208,7 +208,7 @@ def test_settings_of_snakemake_and_a_home_folder_that_is_not_there_change_nothin
     for place in (tmp_path / "mine", toy / "profiles/default"):
         place.mkdir()
         (place / "config.yaml").write_text("dry-run: true\nexecutor: nothing\n")
-    nowhere = {name: "/dev/null/home" for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), "/dev/null/home")
     code, environ = (
         'os.environ["XDG_CACHE_HOME"]',
         nowhere | {"SNAKEMAKE_PROFILE": tmp_path / "mine"},
