@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float64, Int, Num
+from jaxtyping import Array, Float, Float64, Integer, Num
 
 Number = float | np.number | Num[Array | np.ndarray, "..."]
 """A number as users have it: a whole one as 10, 10.0, or an array of one element."""
@@ -114,7 +114,7 @@ def same_rows(name: str, x: Any, other: str, y: Any) -> None:
 
 def labels(
     name: str, y: Any, n: int, n_classes: int | None = None
-) -> Int[Array | np.ndarray, " n"]:
+) -> Integer[Array | np.ndarray, " n"]:
     """Labels, one a point, counted from 0; lists become arrays.
 
     Raises:

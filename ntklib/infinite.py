@@ -208,7 +208,8 @@ class Regressor:
                 f"rounding is {self._noise:.2g}; remove repeated inputs or set ridge"
             )
         rates = np.maximum(rates, 0)
-        learned = np.ones_like(rates) if time is None else -np.expm1(-time * rates)
+        with np.errstate(over="ignore"):  # all is learned then
+            learned = np.ones_like(rates) if time is None else -np.expm1(-time * rates)
         # As the rate goes to 0, (1 - exp(-t rate)) / rate goes to t.
         weights = np.divide(learned, rates, out=np.full_like(rates, time or 0), where=rates > 0)
         return self.eigenvectors @ (weights[:, None] * (self.eigenvectors.T @ self._y))

@@ -137,7 +137,7 @@ def test_fgsm_is_one_step_of_pgd_and_the_formula():
     np.testing.assert_allclose(z, jnp.clip(x + 0.2 * jnp.sign(slope), 0, 1), atol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-36, 1e-25, 1e25, 3e37])
+@pytest.mark.parametrize("scale", [1e-33, 1e-25, 1e25, 3e37])
 def test_a_gradient_of_any_size_is_a_direction_all_the_same(scale):
     # The sum of the squares, and at last the norm itself, are out of range.
     x, y = jnp.full((8, 64), 0.5), labels(8, 2)
@@ -199,7 +199,7 @@ def test_a_loss_of_nan_is_the_lowest_of_the_restarts():
     def patchy(w, x):  # no number above 1/2, where half of the starts end
         return jnp.where(x[:, :1] > 0.5, jnp.nan, linear(w, x))
 
-    x, y = jnp.full((200, 3), 0.5), jnp.zeros(200, int)
+    x, y = jnp.full((200, 3), 0.5), jnp.ones(200, int)  # all are misclassified
     f = Partial(patchy, jnp.array([[1.0], [-1.0], [-1.0]]))
     found = attacks.pgd(f, x, y, jax.random.key(0), epsilon=0.1, steps=1, step_size=0, restarts=12)
     single = attacks.pgd(f, x, y, jax.random.key(0), epsilon=0.1, steps=1, step_size=0)
@@ -280,7 +280,7 @@ def test_the_shape_of_an_input_does_not_matter(shape, norm):
 
 
 def test_without_a_box_the_adversary_of_a_linear_model_is_exact():
-    x, y, w = 100.0 * (images(8, shape=(16,)) - 0.5), labels(8, 2), weights(1)
+    x, y, w = 4.0 * (images(8, shape=(16,)) - 0.5), labels(8, 2), weights(1)
     f = Partial(linear, w)
     found = attacks.fgsm(f, x, y, epsilon=3.0, clip=None)
     uphill = -jnp.sign(w[:, 0]) * attacks.targets(y, 1)

@@ -1,3 +1,6 @@
+import os
+import threading
+import time
 from functools import partial
 
 import jax
@@ -8,6 +11,7 @@ from classifiers import images, labels, linear, weights
 from jax.tree_util import Partial
 
 from ntklib import attacks
+from ntklib import cores as cores_module
 
 W = weights(1)
 F = Partial(linear, W, bias=-W.sum() / 2)
@@ -87,6 +91,42 @@ def test_a_bad_attack_is_refused(attack, batch_size, words):
 def test_no_points_are_refused():
     with pytest.raises(ValueError, match=r"^x: shape \(0, 4, 4, 1\) is not allowed"):
         attacks.robust_accuracy(F, X[:0], Y[:0], KEY, attack=attack, batch_size=1)
+
+
+def test_vectors_are_attacked_as_images_are():
+    options = {"attack": attack, "batch_size": 8}
+    found = attacks.robust_accuracy(F, X.reshape(30, -1), Y, KEY, **options)
+    expected = attacks.robust_accuracy(F, X, Y, KEY, **options)
+    np.testing.assert_array_equal(found.robust, expected.robust)
+    among = np.arange(30) % 3 > 0
+    part = attacks.withstand(F, X.reshape(30, -1), Y, KEY, among=among, **options)
+    np.testing.assert_array_equal(part, expected.robust & among)
+
+
+@pytest.mark.parametrize(("cores", "most"), [("1", 1), ("2", 2)])
+def test_no_more_attacks_run_at_once_than_there_are_cores_to_use(monkeypatch, cores, most):
+    monkeypatch.setenv("NPROC", cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    lock, running, seen = threading.Lock(), [], []
+
+    def watched(logits_fn, x, y, key):
+        with lock:
+            running.append(1)
+            seen.append(len(running))
+        time.sleep(0.02)
+        with lock:
+            running.pop()
+        return x
+
+    def measure():
+        attacks.robust_accuracy(F, X, Y, KEY, attack=watched, batch_size=3)
+
+    measure()
+    assert max(seen) == most
+    seen.clear()
+    cores_module.share(measure, [()] * 4)  # as for several seeds
+    assert max(seen) == most
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])

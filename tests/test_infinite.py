@@ -466,6 +466,23 @@ def test_malformed_regressions_are_refused(change, error, message):
     refused(message, error, unchecked, **arguments)
 
 
+@settings(max_examples=60)
+@given(
+    ridge=st.floats() | st.integers(-3, 3), time=st.none() | st.floats() | st.integers(-3, 10**6)
+)
+def test_any_ridge_and_time_give_a_function_or_one_line(ridge, time):
+    def cubic(a, b, get):
+        return (1 + a @ b.T) ** 3
+
+    x, y = points(5, shape=(4,)), targets(5)
+    if 0 <= ridge < np.inf and (time is None or time >= 0):
+        regressor = infinite.Regressor(cubic, x, y, ridge=ridge, time=time)
+        assert np.isfinite(regressor(x)).all()
+    else:
+        message = r"\A(ridge|time): \S+ is out of range; it is finite and at least 0\Z"
+        refused(message, ValueError, infinite.Regressor, cubic, x, y, ridge=ridge, time=time)
+
+
 def test_inputs_and_times_that_do_not_fit_a_regressor_are_refused():
     regressor = infinite.Regressor(MLP, points(5), targets(5))
     flat, message = points(5).reshape(5, 9), r"x: its rows have shape \(9,\); they are of shape"

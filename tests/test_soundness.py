@@ -45,6 +45,75 @@ def test_a_sound_model_is_found_sound(model, loss):
     assert [finding for finding in found.values() if not finding.ok] == []
 
 
+@pytest.mark.parametrize(
+    ("shape", "options", "missing"),
+    [
+        ((16,), {}, {"square"}),
+        ((16,), {"clip": None}, {"square", "unbounded"}),
+        ((4, 4, 1), {"clip": None}, {"unbounded"}),
+        ((4, 4, 1), {"norm": "l2"}, {"square"}),
+        ((2, 2, 4, 1), {"norm": "l2", "clip": None}, {"square", "unbounded"}),
+    ],
+)
+def test_other_inputs_and_balls_have_the_checks_that_there_are_for_them(shape, options, missing):
+    f, x, y = plain()
+    x = x.reshape(-1, *shape)
+    found = findings(f, x, y, **options)
+    assert set(found) == NAMES - missing
+    assert [finding for finding in found.values() if not finding.ok] == []
+    saturated = findings(lambda x: 1e6 * f(x), x, y, **options)
+    assert not saturated["zero_gradient"].ok
+
+
+def test_the_l2_ball_is_the_one_that_is_checked():
+    f, x, y = plain()
+    far = {"far": attacks.fgsm(f, x, y, epsilon=EPSILON)}  # 0.4 in the l2 norm
+    assert not findings(f, x, y, norm="l2", transferred=far)["budget"].ok
+    assert findings(f, x, y, transferred=far)["budget"].ok
+
+
+def test_float64_images_are_within_the_budget():
+    f, x, y = plain()
+    found = attacks.soundness(
+        f, np.asarray(x, np.float64) ** 2, y, jax.random.key(0), epsilon=EPSILON, steps=3
+    )
+    assert found[-1].name == "budget"
+    assert found[-1].value == 0.0
+
+
+def standardised(x):
+    """A classifier that divides each image by its norm: no derivative where that is zero."""
+    norms = jnp.linalg.norm(x.reshape(len(x), -1), axis=1, keepdims=True)
+    return linear(weights(3), x.reshape(len(x), -1) / (norms + 1e-6)) + jnp.arange(3.0)
+
+
+def rooted(x):
+    """A classifier with an infinite derivative at black pixels."""
+    return linear(weights(3), jnp.sqrt(x))
+
+
+@pytest.mark.parametrize("f", [standardised, rooted])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_gradients_that_are_not_finite_are_a_finding(f, norm):
+    x = images(40).at[:10].set(0.0)
+    y = jnp.argmax(f(x), axis=1)
+    assert jnp.isfinite(f(x)).all()
+    found = findings(f, x, y, norm=norm)
+    assert found["zero_gradient"].value == 0.25
+    assert not found["zero_gradient"].ok
+    assert found["budget"].ok
+
+
+def test_logits_that_are_not_finite_are_no_randomness():
+    x = images(20)
+    model = Partial(lambda w, x: linear(w, x) / (x[:, 0, 0] > 0.5), weights(3))
+    y = jnp.argmax(linear(weights(3), x), axis=1)
+    assert not jnp.isfinite(model(x)).all()
+    found = findings(model, x, y)
+    assert found["stochastic"].ok
+    assert found["budget"].ok
+
+
 def test_the_square_attack_can_be_left_out():
     f, x, y = plain()
     assert set(findings(f, x, y, queries=0)) == NAMES - {"square"}

@@ -138,11 +138,7 @@ class Project:
         Raises:
             UsageError: if none does.
         """
-        found = [
-            claim
-            for claim in self.registry.claims
-            if (claim.notebook, claim.status) == (notebook, "available")
-        ]
+        found = list(self.registry.of(notebook))
         if not found:
             raise UsageError(
                 f"{notebook}: no claim of book/claims.yml with status 'available' names it"

@@ -61,7 +61,7 @@ class Ball:
         inside = (x >= clip[0]).all() & (x <= clip[1]).all()
         # While another function is being compiled there may be no values to look at.
         if not isinstance(inside, jax.core.Tracer) and not inside:
-            raise ValueError(f"x: has values outside clip = {clip}")
+            raise ValueError(f"x: has values outside clip; they are {clip[0]:g} to {clip[1]:g}")
         return cls(x, epsilon, norm, clip)
 
     def on_device(self) -> "Ball":

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
 from ntklib import _checks
 from ntklib._checks import Number
@@ -20,7 +20,7 @@ def _forward(logits_fn: Partial, x: Inputs) -> Any:
     return logits_fn(x)
 
 
-def classifier(logits_fn: LogitsFn, x: Inputs, y: Labels) -> tuple[Partial, Int[Array, " n"]]:
+def classifier(logits_fn: LogitsFn, x: Inputs, y: Labels) -> tuple[Partial, Integer[Array, " n"]]:
     """A classifier and labels for JAX to compute with, once they are known to fit the inputs.
 
     Raises:
@@ -181,7 +181,7 @@ def pgd(
     size = 2.5 * given.epsilon / steps if step_size is None else length("step_size", step_size)
     restarts = _checks.whole("restarts", restarts)
     if restarts > 1 and not random_start:
-        raise ValueError(f"restarts: {restarts} starts without a random start are all the same")
+        raise ValueError(f"restarts: {restarts} starts from x are all the same; it is 1 there")
     ball = given.on_device()
     bound, y = classifier(logits_fn, ball.x, y)
     starts = ball.uniform(key, restarts) if random_start else ball.x[None]

@@ -6,24 +6,24 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
 from ntklib import _checks
 
 Inputs = Float[Array | np.ndarray, "n *shape"]
 Rows = Inputs | Sequence[Any]
 """Inputs as users have them: an array, or lists of numbers."""
-Labels = Int[Array | np.ndarray, " n"] | Sequence[int]
+Labels = Integer[Array | np.ndarray, " n"] | Sequence[int]
 Logits = Float[Array | np.ndarray, "n k"]
 LogitsFn = Callable[[Inputs], Logits]
 Loss = Literal["ce", "mse", "margin", "dlr"]
 
 
-def _signs(y: Int[Array, " n"]) -> Float[Array, "n 1"]:
+def _signs(y: Integer[Array, " n"]) -> Float[Array, "n 1"]:
     return (2.0 * y - 1.0)[:, None]
 
 
-def targets(y: Int[Array, " n"], n_outputs: int) -> Float[Array, "n k"]:
+def targets(y: Integer[Array, " n"], n_outputs: int) -> Float[Array, "n k"]:
     """Regression targets: a column of ±1 for one output, one-hot rows for more."""
     return _signs(y) if n_outputs == 1 else jax.nn.one_hot(y, n_outputs)
 
@@ -88,7 +88,7 @@ def loss_per_point(logits: Logits, y: Labels, loss: Loss) -> Float[Array, " n"]:
     raise ValueError(f"loss: {loss!r} is unknown; allowed: 'ce', 'mse', 'margin', 'dlr'")
 
 
-def _labels(y: Labels, logits: Logits) -> Int[Array, " n"]:
+def _labels(y: Labels, logits: Logits) -> Integer[Array, " n"]:
     return jnp.asarray(_checks.labels("y", y, len(logits), max(2, logits.shape[1])))
 
 

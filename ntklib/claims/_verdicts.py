@@ -3,6 +3,7 @@
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any, Protocol, runtime_checkable
@@ -130,5 +131,8 @@ def _device() -> str:
 
 def _packages() -> dict[str, str]:
     """Versions of those packages that are installed."""
-    installed = {found.name for found in metadata.distributions()}
-    return {name: metadata.version(name) for name in PACKAGES if name in installed}
+    found = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
