@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: env book test run record colab peers bench lock clean help
+.PHONY: env book test check run record colab peers bench lock clean help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -30,6 +30,12 @@ book: $(READY)   ## execute what changed, render the book to build/html
 
 test: $(READY)   ## run all tests
 	@$(BIN)/python -m pytest -n auto --dist loadfile
+
+check: $(READY)  ## format, lint, types and the fast tests, in two minutes
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/python -m pytest -n auto -m "not slow"
 
 run: $(READY)    ## run one notebook: make run NB=ntk_transfer PROFILE=laptop SET="seeds=[7]"
 	@$(BIN)/python -m workflow run "$$NB" --profile "$$PROFILE" --set="$$SET"

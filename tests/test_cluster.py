@@ -1,6 +1,9 @@
 """The runner on a cluster, of two slots on this machine."""
 
+import os
+import re
 import shutil
+import sys
 
 import toy_book
 
@@ -46,3 +49,50 @@ def test_a_job_that_fails_on_a_cluster_is_told(tmp_path):
     assert "external_jobid" in done.stderr
     [log] = toy.glob("*.sh.log")
     assert "cell 5 (1 / 0): ZeroDivisionError" in log.read_text()
+
+
+# A cluster of pods on this machine, as far as the book's script asks for one.
+KUBECTL = """\
+#!{python}
+import subprocess, sys
+from pathlib import Path
+
+import yaml
+
+if sys.argv[1] == "get":
+    done = Path(sys.argv[3]).read_text() if Path(sys.argv[3]).exists() else ""
+    print({{"": "Running", "0": "Succeeded"}}.get(done.strip(), "Failed"))
+else:
+    pod = yaml.safe_load(sys.stdin)
+    assert pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == "mine"
+    [job] = pod["spec"]["containers"]
+    script = f"sh {{job['command'][1]}} > log 2>&1; echo $? > {{pod['metadata']['name']}}"
+    subprocess.Popen(["sh", "-c", script], cwd=job["workingDir"], stdout=2, start_new_session=True)
+"""
+
+
+def test_the_script_for_pods_does_what_the_book_says(tmp_path):
+    toy = toy_book.write(tmp_path / "book")
+    text = (toy_book.ROOT / "book/how_to_read.md").read_text()
+    [script] = re.findall(r"```sh\n(#!/bin/sh\n.*?)```", text, re.DOTALL)
+    [options] = re.findall(r" -- (--executor cluster-generic .*\n.*)", text)
+    for path, content in {
+        toy / "pods.sh": script,
+        tmp_path / "kubectl": KUBECTL.format(python=sys.executable),
+    }.items():
+        path.write_text(content)
+        path.chmod(0o755)
+    environ = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "CLAIM": "mine",
+        "IMAGE": "it",
+    }
+    options = [*options.replace("\\", "").split(), "--seconds-between-status-checks", "1"]
+    command = ["run", "toy", "--profile", "smoke", "--", *options]
+    done = toy_book.run(toy, "workflow", *command, **environ)
+    assert done.returncode == 0, done.stderr
+    assert len(list(toy.glob("job-*"))) == 1
+    assert len(toy_book.results(toy)) == 1
+    toy_book.replace(toy / "notebooks/01_toy.py", "quantities = {", "1 / 0\nquantities = {")
+    done = toy_book.run(toy, "workflow", *command, **environ)
+    assert done.returncode == 1

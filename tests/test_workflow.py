@@ -571,14 +571,14 @@ def test_a_record_is_the_result_of_a_run(built):
     assert executions(built) == [0.1]
 
 
-def test_papermill_runs_a_notebook_by_hand(toy):
-    program = Path(sys.executable).parent
-    command = (
-        f"'{program}/jupytext' --to ipynb {NOTEBOOK} -o - "
-        f"| '{program}/papermill' - out.ipynb -y '{{seeds: [7, 8], epsilon: 0.3}}'"
-    )
-    environ = os.environ | {"TOY_LOG": "log"}
+@pytest.mark.parametrize("page", ["README.md", "book/how_to_read.md"])
+def test_papermill_runs_a_notebook_as_readers_are_told(page, toy):
+    text = (toy_book.ROOT / page).read_text()
+    [command] = re.findall(r"^jupytext .*\n.*papermill .*$", text, re.MULTILINE)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environ = os.environ | {"TOY_LOG": "log", "PATH": path}
+    command = command.replace("01_ntk_transfer", "01_toy")
     subprocess.run(["sh", "-c", command], cwd=toy, env=environ, check=True, capture_output=True)
-    assert executions(toy) == [0.3]
+    assert executions(toy) == [0.2]
     [shown] = nbformat.read(toy / "out.ipynb", as_version=4).cells[-1].outputs
-    assert shown.data[claims.MIME]["seeds"] == [7, 8]
+    assert shown.data[claims.MIME]["seeds"] == [7, 8, 9]
