@@ -171,7 +171,7 @@ def adversarial(i, radius):
         name: attacks.fgsm(source, test.x, test.y, epsilon=radius)
         for name, source in gradient_sources(i).items()
     }
-    noise = attacks.random_sign(test.x, jax.random.key(seeds[i]), epsilon=radius)
+    noise = attacks.random_sign(None, test.x, None, jax.random.key(seeds[i]), epsilon=radius)
     return {"clean": test.x, "random sign": noise} | images
 
 

@@ -117,7 +117,7 @@ indices = np.unique([*range(min(51, n_features)), *others])
 # verdict uses FGSM, as the demo does, and the page says where a longer attack would change it.
 
 # %%
-fgsm = partial(attacks.pgd, epsilon=epsilon, steps=1, step_size=epsilon, random_start=False)
+fgsm = partial(attacks.fgsm, epsilon=epsilon)
 attack_of = {"FGSM": fgsm} | {
     f"PGD-{steps}": partial(
         attacks.pgd, epsilon=epsilon, steps=steps, step_size=2.5 * epsilon / steps

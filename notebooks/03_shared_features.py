@@ -248,7 +248,7 @@ def transferred(run, images):
     """Who classifies which images made on whom, by group, who was attacked, and who classifies."""
     seed, draw, regressors = run
     x, y = draw.test.x, draw.test.y
-    noise = attacks.random_sign(x, jax.random.key(seed), epsilon=epsilon)
+    noise = attacks.random_sign(None, x, None, jax.random.key(seed), epsilon=epsilon)
     made = [*(images[name][-2:] for name in architectures), [noise, noise]]
     return [
         [[features.usefulness(r, [group], z[i], y)[0] for r in regressors.values()] for z in made]

@@ -79,7 +79,7 @@ from jax.tree_util import Partial
 from ntklib import attacks, data, infinite, models, plots, training
 
 pgd = partial(attacks.pgd, epsilon=epsilon, steps=10, step_size=epsilon / 4)
-fgsm = partial(attacks.pgd, epsilon=epsilon, steps=1, step_size=epsilon, random_start=False)
+fgsm = partial(attacks.fgsm, epsilon=epsilon)
 draws = [
     data.load(dataset, classes=classes, n_train=n_train, n_test=n_test, pool=pool, seed=seed)
     for seed in seeds

@@ -3,7 +3,7 @@
 Each function returns the value in the one form that the code behind it works with, or raises.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from numbers import Integral
 from typing import Any
@@ -92,8 +92,9 @@ def points(
             f"{ndim} axes or more, none empty"
         )
     if not isinstance(x, jax.core.Tracer):
-        finite = np.isfinite(x) if isinstance(x, np.ndarray) else jnp.isfinite(x)
-        if not finite.all():
+        with jax.ensure_compile_time_eval():  # the values may be known while others are not
+            finite = (np if isinstance(x, np.ndarray) else jnp).isfinite(x).all()
+        if not finite:
             raise ValueError(f"{name}: has values that are not finite")
     return x
 
@@ -125,9 +126,9 @@ def labels(
         raise ValueError(f"{name}: shape {y.shape} is not allowed; labels of {n} points are ({n},)")
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise ValueError(f"{name}: dtype {y.dtype} is not allowed; labels are of an integer type")
-    if n_classes is not None and n > 0 and not isinstance(y, jax.core.Tracer):
-        least, most = int(y.min()), int(y.max())
-        if least < 0 or most >= n_classes:
+    if n_classes is not None and n > 0:
+        least, most = y.min(), y.max()
+        if not isinstance(least, jax.core.Tracer) and (least < 0 or most >= n_classes):
             raise ValueError(
                 f"{name}: has labels from {least} to {most}; they are 0 to {n_classes - 1}"
             )
@@ -178,6 +179,32 @@ def logits(shape_of: Any, n: int) -> int:
             f"({n}, classes)"
         )
     return shape_of.shape[1]
+
+
+def parameters(name: str, variables: Any) -> dict[str, Any]:
+    """Variables of a network, as dicts, whatever mappings they are.
+
+    Raises:
+        TypeError: if a parameter can have no gradient.
+        ValueError: if there are no parameters.
+    """
+    variables = _as_dicts(variables)
+    if not isinstance(variables, dict) or not jax.tree.leaves(variables.get("params")):
+        has = f"collections {sorted(variables)}" if isinstance(variables, dict) else "none"
+        raise ValueError(f"{name}: has {has}; the collection 'params', with arrays, is needed")
+    for path, leaf in jax.tree.leaves_with_path(variables["params"]):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise TypeError(
+                f"{name}: params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; "
+                "parameters are of a floating-point or complex type"
+            )
+    return variables
+
+
+def _as_dicts(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _as_dicts(branch) for name, branch in tree.items()}
+    return tree
 
 
 def _scalar(name: str, value: Any, wanted: str) -> Any:

@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from ntklib._layerwise import Gradient, Product, gradients
+from ntklib.models import Variables
 
 # Sizes at which a CPU works in its caches: bytes of intermediate results, columns and rows of the
 # pieces of a matrix product.
@@ -22,15 +23,9 @@ ROWS = 128
 
 
 def stays_factored(g: Product, outputs: int, full: bool) -> bool:
-    """Whether two inputs' products h^T d are multiplied faster than the matrices they make.
+    """Whether two inputs' products h^T d take fewer multiplications than the matrices they make.
 
-    Args:
-        g: The gradients at one input.
-        outputs: Number of outputs.
-        full: Whether all pairs of outputs are wanted, else only equal ones.
-
-    Returns:
-        The answer, by the number of multiplications.
+    If `full`, products of all pairs of outputs are wanted, else only of equal ones.
     """
     (p, a), b = g.h.shape, g.d.shape[-1]
     pairs = outputs**2 if full else outputs
@@ -41,7 +36,7 @@ class Device:
     """The default device.
 
     Attributes:
-        count: Number of devices.
+        count: number of devices.
     """
 
     count = 1
@@ -49,24 +44,15 @@ class Device:
     def features(
         self,
         apply: Partial,
-        variables: Any,
+        variables: Variables,
         x: Float[np.ndarray, "n ..."],
         outputs: Float[np.ndarray, "c k"],
         at_once: int,
         full: bool,
     ) -> list[Gradient]:
-        """Gradients at a block of inputs.
+        """`ntklib._layerwise.gradients` at a block of inputs, which are along the first axis.
 
-        Args:
-            apply: As in `ntklib._layerwise.gradients`.
-            variables: The same.
-            x: The block.
-            outputs: As in `ntklib._layerwise.gradients`.
-            at_once: Inputs in one backward pass.
-            full: Whether all pairs of outputs will be wanted.
-
-        Returns:
-            One item a layer, with the inputs along the first axis.
+        So many inputs as `at_once` are in one backward pass.
         """
         return _features(apply, variables, jnp.asarray(x), jnp.asarray(outputs), at_once, full)
 
@@ -75,13 +61,7 @@ class Device:
     ) -> Float[np.ndarray, "n c m d"]:
         """The kernel between two blocks, summed over outputs (c = d = 1) unless `full`.
 
-        Args:
-            first: Gradients at the first block.
-            second: At the second; None for the first again.
-            full: Whether all pairs of outputs are wanted.
-
-        Returns:
-            The block of the kernel.
+        None for the second stands for the first again.
         """
         return np.asarray(_contract(first, second, full))
 
@@ -92,7 +72,7 @@ class Ring:
     The gradients of the second block travel around the ring, so that none is computed twice.
 
     Attributes:
-        count: Number of devices.
+        count: number of devices.
     """
 
     def __init__(self, devices: Sequence[jax.Device]) -> None:
@@ -102,7 +82,7 @@ class Ring:
     def features(
         self,
         apply: Partial,
-        variables: Any,
+        variables: Variables,
         x: Float[np.ndarray, "n ..."],
         outputs: Float[np.ndarray, "c k"],
         at_once: int,
@@ -137,7 +117,7 @@ class Ring:
 @partial(jax.jit, static_argnames=("at_once", "full"))
 def _features(
     apply: Partial,
-    variables: Any,
+    variables: Variables,
     x: Float[Array, "n ..."],
     outputs: Float[Array, "c k"],
     at_once: int,
@@ -216,14 +196,14 @@ def _factored(f: Product, s: Product, full: bool) -> Float[Array, "n d m d"]:
 @partial(jax.jit, static_argnames=("at_once", "full", "mesh"))
 def _features_ring(
     apply: Partial,
-    variables: Any,
+    variables: Variables,
     x: Float[Array, "n ..."],
     outputs: Float[Array, "c k"],
     at_once: int,
     full: bool,
     mesh: Mesh,
 ) -> list[Gradient]:
-    def local(variables: Any, x: Array, outputs: Array) -> list[Gradient]:
+    def local(variables: Variables, x: Array, outputs: Array) -> list[Gradient]:
         return _features(apply, variables, x, outputs, at_once, full)
 
     rows, everywhere = PartitionSpec("rows"), PartitionSpec()

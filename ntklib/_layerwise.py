@@ -6,6 +6,9 @@ has a column of ones for b. One backward pass gives $\delta$ for all layers at o
 gradient with respect to a zero added to each y; products of two inputs' gradients can then be
 taken without forming them (Novak, Sohl-Dickstein & Schoenholz 2022). Which layers a network has
 is seen by intercepting flax's calls.
+
+Parameters of all other kinds, and those of layers called inside of a transformation of JAX or
+flax, get gradients by reverse-mode differentiation. A complex parameter counts as two real ones.
 """
 
 from collections.abc import Callable
@@ -17,9 +20,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import meta, tracers
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from ntklib.models import Variables
 from ntklib.models._convolution import conv_general_dilated, convolve, patches
 
 Leaves = tuple[int, ...]  # positions among the leaves of the parameters
@@ -29,8 +34,8 @@ class Product(NamedTuple):
     """Gradients of the outputs of a network with respect to one layer, h^T d.
 
     Attributes:
-        h: Inputs of the layer, (positions, a).
-        d: Cotangents of its outputs, (outputs, positions, b).
+        h: inputs of the layer, (positions, a).
+        d: cotangents of its outputs, (outputs, positions, b).
     """
 
     h: Float[Array, "*n p a"]
@@ -46,24 +51,24 @@ Gradient = Product | Float[Array, "..."]  # the latter (..., outputs, parameters
 
 
 def gradients(
-    apply: Partial, variables: Any, x: Float[Array, "..."], outputs: Float[Array, "c k"]
+    apply: Partial, variables: Variables, x: Float[Array, "..."], outputs: Float[Array, "c k"]
 ) -> list[Gradient]:
     """Gradients of outputs at one input with respect to all parameters.
 
     Dense and Conv layers give a product; scale and offset of a BatchNorm in inference mode give a
     matrix, one row an output. So do all other parameters, by reverse-mode differentiation. A
     layer counts as one of the former if its arrays are used by calls of such layers only (which
-    may share them) and if its options leave the formula valid.
+    may share them), outside of transformations, and if its options leave the formula valid.
 
     Args:
         apply: `apply(variables, x) -> logits`, of a flax network.
-        variables: Its variables; gradients are taken for the collection "params".
-        x: One input, without batch axis.
-        outputs: One combination of the k logits a row, the unit vectors for single logits.
+        variables: its variables; gradients are taken for the collection "params".
+        x: one input, without batch axis.
+        outputs: one combination of the k logits a row, the unit vectors for single logits.
 
     Returns:
         Gradients with respect to disjoint sets of parameters, which together are all that have
-        an influence.
+        an influence, or zeros if none has.
     """
     params, treedef = jax.tree.flatten(variables["params"])
 
@@ -98,9 +103,10 @@ def gradients(
         h = jnp.concatenate([inputs[i] for i in same], axis=-2)
         d = [cotangents[i].reshape(len(outputs), -1, cotangents[i].shape[-1]) for i in same]
         result.append(_gradient(h, jnp.concatenate(d, axis=1)))
-    if rest:
-        result.append(jnp.concatenate([g.reshape(len(outputs), -1) for g in others], axis=1))
-    return result
+    real = [p for g in others for p in ((g.real, g.imag) if jnp.iscomplexobj(g) else (g,))]
+    if real:
+        result.append(jnp.concatenate([g.reshape(len(outputs), -1) for g in real], axis=1))
+    return result or [jnp.zeros((len(outputs), 1), outputs.dtype)]
 
 
 def _gradient(h: Array, d: Array) -> Gradient:
@@ -144,10 +150,10 @@ class _Call:
     """One call of a layer on one input.
 
     Attributes:
-        leaves: Its parameters.
-        h: Its inputs, (positions, a). For a BatchNorm, what each of its parameters is multiplied
+        leaves: its parameters.
+        h: its inputs, (positions, a). For a BatchNorm, what each of its parameters is multiplied
             by, (parameters, positions, channels).
-        output: Computes its output.
+        output: computes its output.
     """
 
     leaves: Leaves
@@ -157,9 +163,11 @@ class _Call:
 
 def _interceptor(params: list[Array], handle: Callable[[_Call], Array]) -> Callable[..., Any]:
     """For `flax.linen.intercept_methods`: hands calls of known layers to `handle`."""
-    # Arrays are told by identity: a module can be applied to several sets of parameters, and
-    # inside of a transformation the arrays are others, to which the formulas do not apply.
+    # Arrays are told by identity, as a module can be applied to several sets of parameters. Inside
+    # of a transformation the formulas do not apply: there the trace is another one, even where the
+    # arrays are the same.
     position = {id(array): i for i, array in enumerate(params)}
+    outside = tracers.current_trace()
 
     def interceptor(
         next_fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any
@@ -168,10 +176,13 @@ def _interceptor(params: list[Array], handle: Callable[[_Call], Array]) -> Calla
         known = _KNOWN.get(type(module))
         if known is None or context.method_name != "__call__" or len(args) != 1:
             return next_fun(*args, **kwargs)
-        arrays = dict(module.variables.get("params", {}))
+        if tracers.current_trace() != outside:
+            return next_fun(*args, **kwargs)
+        arrays = meta.unbox(dict(module.variables.get("params", {})))
         names = [name for name in ("kernel", "scale", "bias") if name in arrays]
         same_type = {a.dtype for a in arrays.values()} == {args[0].dtype}
-        if not same_type or not all(id(a) in position for a in arrays.values()):
+        real = jnp.issubdtype(args[0].dtype, jnp.floating)
+        if not same_type or not real or not all(id(a) in position for a in arrays.values()):
             return next_fun(*args, **kwargs)
         parts = known(module, arrays, args[0], kwargs, partial(next_fun, *args, **kwargs))
         if parts is None:

@@ -25,7 +25,6 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Float64, Int, PRNGKeyArray
 
 from ntklib import _checks, attacks
-from ntklib.attacks import ball
 from ntklib.infinite import Regressor, Rows, kernel
 
 Members = int | np.integer | Sequence[int] | Int[np.ndarray, "..."]
@@ -126,7 +125,7 @@ def robustness(
         y: their labels.
         key: for the attack; all groups share it.
         attack: `attack(logits_fn, x, y, key)`, which returns images; for one step of the sign
-            method `partial(attacks.pgd, epsilon=e, steps=1, step_size=e, random_start=False)`.
+            method `attacks.partial(attacks.fgsm, epsilon=e)`.
         among: the points to attack for each group, such as those that withstand another attack;
             the others count as broken. All by default.
         batch_size: images attacked at once, at least 1. Only those are that the function
@@ -163,8 +162,8 @@ def fgsm(
     y: Labels,
     *,
     epsilon: float,
-    clip: attacks.Clip = (0.0, 1.0),
-) -> Float[Array, "g m ..."]:
+    clip: attacks.Clip | None = (0.0, 1.0),
+) -> Float[Array | np.ndarray, "g m ..."]:
     r"""FGSM images of each feature, or group, of a regressor with one output.
 
     With $a$ the coefficients of a group, its function has the gradient $\sum_j a_j \nabla_x
@@ -178,7 +177,7 @@ def fgsm(
         x: images, within `clip`.
         y: their labels, 0 or 1.
         epsilon: radius of the attack, in units of pixels.
-        clip: range of a pixel.
+        clip: range of a pixel; None for any.
 
     Returns:
         The images, $\mathrm{clip}(x - \epsilon\, s\, \mathrm{sign} \nabla \phi(x))$ with s the
@@ -189,8 +188,8 @@ def fgsm(
         ValueError: if the regressor has several outputs, inputs, labels or indices do not fit, or
             `epsilon` or `clip` is out of range.
     """
-    x, y = _points(regressor, x, y)
-    ball.check(x, epsilon, "linf", clip)
+    given = attacks.Ball.around(x, epsilon, clip=clip)
+    ball, (x, y) = given.on_device(), _points(regressor, given.x, y)
     if regressor.coefficients.shape[1] != 1:
         raise ValueError(
             f"regressor: has {regressor.coefficients.shape[1]} outputs; it is one with a single "
@@ -200,8 +199,8 @@ def fgsm(
     rows = [regressor.eigenvectors[:, i] @ _weights(regressor, i)[:, 0] for i in chosen]
     coefficients = jnp.array(rows, x.dtype).reshape(len(groups), len(regressor.x))
     slopes = _slopes(Partial(regressor.kernel_fn), regressor.x, coefficients, x)
-    uphill = -jnp.where(y == 1, 1, -1).reshape(-1, *(1,) * (x.ndim - 1)) * jnp.sign(slopes)
-    return jnp.clip(x + jnp.asarray(epsilon, x.dtype) * uphill, *ball.box(x, epsilon, clip))
+    uphill = -jnp.where(y == 1, 1, -1).reshape(-1, *(1,) * (x.ndim - 1)) * slopes
+    return given.exactly(ball.ascend(x, uphill, ball.epsilon))
 
 
 def overlap(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Float64[np.ndarray, " k"]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ntklib._checks import logits, parameters
 from ntklib.models import Model, Variables
 
 
@@ -35,22 +36,23 @@ def linearize(model: Model, variables: Variables, *, centered: bool) -> Model:
 
     Returns:
         A model whose `init` returns a copy of the tangent point, whatever the key and the inputs,
-        and whose `apply` takes variables of the structure of the model's and reads "params" only.
+        and whose `apply` takes variables of the structure of the model's (in dicts or other
+        mappings) and reads "params" only.
         It has no infinite twin: that of `model` is the kernel of a random $\theta_0$, not of this
         one.
 
     Raises:
-        ValueError: if `variables` has no collection "params", or (when applied) variables do not
-            have the parameters of the tangent point.
+        TypeError: if a parameter is of neither a floating-point nor a complex type.
+        ValueError: if there are no parameters, or (when applied) variables do not have those of the
+            tangent point, or the logits are not of shape (n, k).
     """
-    if "params" not in variables:
-        raise ValueError(f"variables: has collections {sorted(variables)}; 'params' is missing")
-    tangent = jax.tree.map(jnp.array, dict(variables))
+    tangent = jax.tree.map(jnp.array, parameters("variables", variables))
 
     def init(_: PRNGKeyArray, __: Array) -> Variables:
         return jax.tree.map(jnp.array, {"params": tangent["params"]})
 
-    return Model(init, Partial(_centered if centered else _linear, bind(model.apply), tangent))
+    apply = Partial(_centered if centered else _linear, bind(model.apply), tangent)
+    return Model(init, apply, name=f"linearize({model}, centered={centered})")
 
 
 def with_network(logits_fn: Partial, network: Model) -> Partial:
@@ -106,11 +108,20 @@ def _expand(
     apply: Partial, tangent: Variables, variables: Variables, x: Float[Array, "n ..."]
 ) -> tuple[Float[Array, "n k"], Float[Array, "n k"]]:
     r"""The two terms of the expansion, $f_{\theta_0}(x)$ and $J_{\theta_0}(x)(\theta-\theta_0)$."""
-    start, params = tangent["params"], variables.get("params")
-    if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, start):
+    start, params = tangent["params"], parameters("variables", variables)["params"]
+    given, allowed = _shapes(params), _shapes(start)
+    if given != allowed:
+        path = next(p for p in (*allowed, *given) if given.get(p) != allowed.get(p))
         raise ValueError(
-            f"variables: parameters of shapes {jax.tree.map(jnp.shape, params)} do not fit the "
-            f"tangent point's, {jax.tree.map(jnp.shape, start)}"
+            f"variables: params{path} has shape {given.get(path)}; at the tangent point it has "
+            f"{allowed.get(path)}"
         )
-    shift = jax.tree.map(jnp.subtract, params, start)
-    return jax.jvp(lambda p: apply(tangent | {"params": p}, x), (start,), (shift,))
+    shift = jax.tree.map(lambda p, s: jnp.subtract(p, s).astype(s.dtype), params, start)
+    value, change = jax.jvp(lambda p: apply(tangent | {"params": p}, x), (start,), (shift,))
+    logits(value, len(x))
+    return value, change
+
+
+def _shapes(params: Variables) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree.leaves_with_path(params)
+    return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}

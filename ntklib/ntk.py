@@ -2,6 +2,7 @@ r"""The empirical neural tangent kernel of a finite network.
 
 For a network $f_\theta$ with k outputs, $\Theta(x, x')_{cc'} = \langle \nabla_\theta f_c(x),
 \nabla_\theta f_{c'}(x') \rangle$, over all arrays of the collection "params" (Jacot et al. 2018).
+Of complex ones, the real and the imaginary parts are the parameters.
 """
 
 from collections.abc import Sequence
@@ -15,16 +16,17 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Num
 
+from ntklib._checks import logits, one_of, parameters, points, same_rows, whole
 from ntklib._contraction import CACHE, COLUMNS, Device, Ring, stays_factored
 from ntklib._layerwise import Gradient, Product, gradients
-from ntklib.models import Model
+from ntklib.models import Model, Variables
 
 Output = Literal["trace", "full"] | int
 
 
 def gram(
     model: Model,
-    variables: Any,
+    variables: Variables,
     x1: Num[Array | np.ndarray, "n1 ..."],
     x2: Num[Array | np.ndarray, "n2 ..."] | None = None,
     *,
@@ -43,42 +45,43 @@ def gram(
     time, so that the memory stays bounded.
 
     Args:
-        model: A flax network whose `apply` treats the inputs independently.
-        variables: Its variables.
-        x1: Inputs, one a row, of a floating-point type.
-        x2: Inputs of the same shape; None for x1 itself, when blocks below the diagonal are
+        model: a flax network whose `apply` treats the inputs independently.
+        variables: its variables.
+        x1: inputs, one a row, of a floating-point type.
+        x2: inputs of the same shape; None for x1 itself, when blocks below the diagonal are
             mirrored, not computed, and the result is exactly symmetric.
         output: "trace" for the mean over outputs $\frac1k \sum_c \Theta_{cc}$, of shape (n1, n2);
             the index of one output c for $\Theta_{cc}$; "full" for all pairs of outputs, of shape
             (n1 k, n2 k), where row i k + c belongs to output c at input i.
-        block: Inputs at once on each device; None for as many as the memory allows. Smaller
+        block: inputs at once on each device; None for as many as the memory allows. Smaller
             blocks take longer, as gradients at the second inputs are computed anew for each
             block of the first.
-        memory: Bytes for gradients and intermediate results on each device, in addition to
+        memory: bytes for gradients and intermediate results on each device, in addition to
             inputs, variables and the result.
-        devices: Over which the inputs of a block are spread; None for the default device. If
+        devices: over which the inputs of a block are spread; None for the default device. If
             they belong to several processes, each calls with the same arguments and gets the
             whole result.
 
     Returns:
-        The kernel matrix.
+        The kernel matrix, in the widest of the types of the logits and the gradients.
 
     Raises:
-        TypeError: If inputs are not of a floating-point type.
-        ValueError: If inputs are empty, not finite or differ in shape, `output` is none of the
-            above, `block` is below 1, or the memory does not suffice for the block, or for one
-            input.
+        TypeError: if inputs or logits are not of a floating-point type, or parameters of neither
+            such a type nor a complex one.
+        ValueError: if inputs are empty, not finite or differ in shape, there are no parameters, the
+            logits are not of shape (n, k), `output` is none of the above, `block` or `memory` is
+            not whole, or the memory does not suffice for the block, or for one input.
     """
-    x1 = _points("x1", x1)
-    symmetric = x2 is None
-    x2 = x1 if x2 is None else _points("x2", x2)
-    if x1.shape[1:] != x2.shape[1:]:
-        raise ValueError(f"rows of x1 have shape {x1.shape[1:]}, rows of x2 {x2.shape[1:]}")
-    units, full = _units(model, variables, x1, output), output == "full"
+    variables, symmetric = parameters("variables", variables), x2 is None
+    x1, x2 = map(np.asarray, _of_one_type(x1, x2))
+    block = None if block is None else whole("block", block)
+    memory = whole("memory", memory)
+    units, full = _units(model, variables, x1, output), str(output) == "full"
     apply, machine = Partial(model.apply), Device() if devices is None else Ring(devices)
     layers = jax.eval_shape(gradients, apply, variables, x1[0], units[:1])
+    dtype = jnp.result_type(units.dtype, *jax.tree.leaves(layers))
     n = max(len(x1), len(x2))
-    sizes = _sizes(layers, n, units, symmetric, full, machine.count, block, memory)
+    sizes = _sizes(layers, n, len(units), dtype, symmetric, full, machine.count, block, memory)
 
     def features(x: np.ndarray, i: int, g: int) -> list[Gradient]:
         # Past the end the last input is repeated, and outputs are zero: all blocks have one
@@ -89,7 +92,7 @@ def gram(
         return machine.features(apply, variables, points, outputs, sizes.at_once, full)
 
     rows = len(units) if full else 1  # of the kernel matrix, an input
-    result = np.zeros((len(x1), rows, len(x2), rows), units.dtype)
+    result = np.zeros((len(x1), rows, len(x2), rows), dtype)
     groups = range(0, len(units), sizes.outputs)
     with jax.default_matmul_precision("highest"):
         for i, g in product(range(0, len(x1), sizes.block), groups):
@@ -101,22 +104,18 @@ def gram(
                 tile = machine.contract(first, None if same else features(x2, j, h), full)
                 _add(result, (i, g if full else 0), (j, h if full else 0), tile)
                 if symmetric and not same:
-                    _add(
-                        result,
-                        (j, h if full else 0),
-                        (i, g if full else 0),
-                        tile.transpose(2, 3, 0, 1),
-                    )
+                    mirrored = tile.transpose(2, 3, 0, 1)
+                    _add(result, (j, h if full else 0), (i, g if full else 0), mirrored)
     matrix = result.reshape(len(x1) * rows, -1) / (len(units) if output == "trace" else 1)
     return jnp.asarray((matrix + matrix.T) / 2 if symmetric else matrix)
 
 
 def vector_product(
     model: Model,
-    variables: Any,
-    x1: Float[Array | np.ndarray, "n1 ..."],
-    v: Float[Array | np.ndarray, "n2 *k"],
-    x2: Float[Array | np.ndarray, "n2 ..."] | None = None,
+    variables: Variables,
+    x1: Num[Array | np.ndarray, "n1 ..."],
+    v: Num[Array | np.ndarray, "n2 *k"],
+    x2: Num[Array | np.ndarray, "n2 ..."] | None = None,
     *,
     output: Output = "trace",
     block: int = 256,
@@ -127,45 +126,49 @@ def vector_product(
     output for the trace. It can be compiled and differentiated.
 
     Args:
-        model: A network whose `apply` treats the inputs independently.
-        variables: Its variables.
-        x1: Inputs, one a row.
-        v: The vector, (n2,); for `output="full"` (n2, k), one column an output.
-        x2: Inputs of the same shape; None for x1 itself.
-        output: See `gram`.
-        block: Inputs in one pass, which bounds the memory.
+        model: a network whose `apply` treats the inputs independently.
+        variables: its variables.
+        x1: inputs, one a row.
+        v: the vector, (n2,); for `output="full"` (n2, k), one column an output. It is cast to the
+            type of the logits.
+        x2: inputs of the same shape; None for x1 itself.
+        output: see `gram`.
+        block: inputs in one pass, which bounds the memory.
 
     Returns:
-        The product, (n1,) or (n1, k).
+        The product, (n1,) or (n1, k), in the type of the logits.
 
     Raises:
-        ValueError: If shapes do not fit, `output` is none of those allowed, or `block` is below 1.
+        TypeError: as in `gram`, or if v is complex.
+        ValueError: if shapes do not fit, inputs are empty or not finite, there are no parameters,
+            `output` is none of those allowed, or `block` is not whole.
     """
-    x2 = x1 if x2 is None else x2
-    if x1.shape[1:] != x2.shape[1:]:
-        raise ValueError(f"rows of x1 have shape {x1.shape[1:]}, rows of x2 {x2.shape[1:]}")
-    if block < 1:
-        raise ValueError(f"block is {block}; it must be at least 1")
-    units = _units(model, variables, x1, output)
-    expected = (len(x2), len(units)) if output == "full" else (len(x2),)
+    variables = parameters("variables", variables)
+    x1, x2 = _of_one_type(x1, x2)
+    units, full = _units(model, variables, x1, output), str(output) == "full"
+    v = jnp.asarray(v)
+    expected = (len(x2), len(units)) if full else (len(x2),)
     if v.shape != expected:
-        raise ValueError(f"v has shape {v.shape}; expected {expected}")
-    size = min(block, max(len(x1), len(x2)))
-    return _vector_product(Partial(model.apply), variables, x1, v, x2, units, output, size)
+        raise ValueError(f"v: shape {v.shape} is not allowed; it is {expected}, as x2 has rows")
+    if jnp.iscomplexobj(v):
+        raise TypeError(f"v: dtype {v.dtype} is not allowed; it is a real type")
+    size = min(whole("block", block), max(len(x1), len(x2)))
+    v = v.astype(units.dtype)
+    return _vector_product(Partial(model.apply), variables, x1, v, x2, units, full, size)
 
 
-@partial(jax.jit, static_argnames=("output", "block"))
+@partial(jax.jit, static_argnames=("full", "block"))
 def _vector_product(
     apply: Partial,
-    variables: Any,
+    variables: Variables,
     x1: Array,
     v: Array,
     x2: Array,
-    units: Array | np.ndarray,
-    output: Output,
+    units: Array,
+    full: bool,
     block: int,
 ) -> Array:
-    def network(params: Any, x: Array) -> Array:
+    def network(params: Variables, x: Array) -> Array:
         return apply({**variables, "params": params}, x)
 
     def combined(cotangents: Float[Array, "n2 k"]) -> Float[Array, "n1 k"]:
@@ -178,20 +181,23 @@ def _vector_product(
 
         params = variables["params"]
         zero = jax.tree.map(jnp.zeros_like, params)
-        direction, _ = jax.lax.scan(
-            backward, zero, (_blocks(x2, block), _blocks(cotangents, block))
-        )
+        blocks = _blocks(x2, block), _blocks(cotangents, block, mode="constant")
+        total, _ = jax.lax.scan(backward, zero, blocks)
+        # Of a complex parameter a + ib, JAX's gradient is df/da - i df/db.
+        direction = jax.tree.map(jnp.conj, total)
         return jax.lax.map(forward, _blocks(x1, block)).reshape(-1, cotangents.shape[1])[: len(x1)]
 
-    if output == "full":
+    if full:
         return combined(v)
-    products = jax.lax.map(lambda unit: combined(v[:, None] * unit) @ unit, jnp.asarray(units))
+    products = jax.lax.map(lambda unit: combined(v[:, None] * unit) @ unit, units)
     return jnp.mean(products, axis=0)
 
 
-def _blocks(a: Float[Array, "n ..."], size: int) -> Float[Array, "blocks size ..."]:
-    """Cut along the first axis, with zeros at the end."""
-    a = jnp.pad(a, ((0, -len(a) % size), *((0, 0),) * (a.ndim - 1)))
+def _blocks(
+    a: Float[Array, "n ..."], size: int, *, mode: str = "edge"
+) -> Float[Array, "blocks size ..."]:
+    """Cut along the first axis, with the last row repeated, or with zeros, at the end."""
+    a = jnp.pad(a, ((0, -len(a) % size), *((0, 0),) * (a.ndim - 1)), mode=mode)
     return a.reshape(-1, size, *a.shape[1:])
 
 
@@ -218,7 +224,8 @@ class _Sizes(NamedTuple):
 def _sizes(
     layers: list[Product | jax.ShapeDtypeStruct],
     n_inputs: int,
-    units: np.ndarray,
+    n_units: int,
+    dtype: np.dtype,
     symmetric: bool,
     full: bool,
     devices: int,
@@ -226,9 +233,7 @@ def _sizes(
     memory: int,
 ) -> _Sizes:
     """The largest sizes that fit in the memory: first many inputs, then many outputs."""
-    if block is not None and block < 1:
-        raise ValueError(f"block is {block}; it must be at least 1")
-    itemsize, n_units, n_inputs = units.dtype.itemsize, len(units), -(-n_inputs // devices)
+    itemsize, n_inputs = dtype.itemsize, -(-n_inputs // devices)
     scratch = CACHE if jax.default_backend() == "cpu" else memory // 4
 
     def backward(outputs: int) -> int:
@@ -271,34 +276,32 @@ def _sizes(
     if needed(inputs, outputs) > memory:
         what = "one input" if block is None else f"a block of {block}"
         least = needed(inputs, outputs)
-        raise ValueError(f"memory is {memory:,} bytes; {what} needs {least:,} at least")
+        raise ValueError(
+            f"memory: {memory:,} bytes do not suffice; {what} needs {least:,} at least"
+        )
     rows, at_once = padded(inputs, outputs)
     return _Sizes(rows * devices, outputs, at_once)
 
 
-def _points(name: str, x: Num[Array | np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"{name} has dtype {x.dtype}; expected a floating-point type")
-    if x.ndim < 2 or 0 in x.shape:
-        raise ValueError(f"{name} has shape {x.shape}; expected (points, features...), none empty")
-    x = np.asarray(x)
-    if not np.isfinite(x).all():
-        raise ValueError(f"{name} has values that are not finite")
-    return x
+def _of_one_type(x1: Any, x2: Any) -> tuple[Any, Any]:
+    x1 = points("x1", x1)
+    x2 = x1 if x2 is None else points("x2", x2)
+    same_rows("x2", x2, "x1", x1)
+    dtype = jnp.result_type(x1, x2)
+    return x1.astype(dtype, copy=False), x2.astype(dtype, copy=False)
 
 
 def _units(
-    model: Model, variables: Any, x: Array | np.ndarray, output: Output
+    model: Model, variables: Variables, x: Array | np.ndarray, output: Any
 ) -> Float[np.ndarray, "c k"]:
     """The outputs that are asked for, as rows of the unit matrix."""
-    logits = jax.eval_shape(model.apply, variables, x[:1])
-    if logits.ndim != 2 or len(logits) != 1:
-        raise ValueError(f"the model's logits have shape {logits.shape} for one input")
-    units = np.eye(logits.shape[1], dtype=logits.dtype)
-    if output in ("trace", "full"):
+    shape = jax.eval_shape(model.apply, variables, x[:1])
+    k = logits(shape, 1)
+    if not jnp.issubdtype(shape.dtype, jnp.floating):
+        raise TypeError(f"logits: dtype {shape.dtype} is not allowed; it is a floating-point type")
+    units = np.eye(k, dtype=shape.dtype)
+    if isinstance(output, str):
+        one_of("output", output, ("trace", "full"))
         return units
-    if isinstance(output, str) or not 0 <= output < len(units):
-        raise ValueError(
-            f"output is {output!r}; allowed are 'trace', 'full' and 0 to {len(units) - 1}"
-        )
-    return units[output : output + 1]
+    c = whole("output", output, least=0, most=k - 1)
+    return units[c : c + 1]

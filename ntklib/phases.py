@@ -8,7 +8,7 @@ A training is a value that says all of what is done, before it is done. So pages
 training can share it, and it has a name of its own in a folder of trainings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from hashlib import sha256
@@ -155,15 +155,22 @@ class Training:
             key = jax.random.fold_in(key, self.order)
         keep = [epoch - first for epoch in self.keep if epoch >= first]
         fit = partial(training.fit, model, start, split, key, recipe=recipe, keep=keep)
-        path = None if folder is None else folder / f"{self.name}.msgpack"
-        try:
-            history = fit(checkpoint=path)
-        except training.CheckpointError:  # damaged, or of another version of the program
-            assert path is not None
-            path.unlink()
-            history = fit(checkpoint=path)
+        history = fit() if folder is None else _from_file(fit, folder / f"{self.name}.msgpack")
         variables = history.kept | {int(recipe.epochs): history.variables}
         return Trained(model, {epoch + first: kept for epoch, kept in variables.items()})
+
+
+def _from_file(fit: Callable[..., training.History], done: Path) -> training.History:
+    """A training whose file appears when it is complete; until then it has a checkpoint."""
+    done.parent.mkdir(parents=True, exist_ok=True)
+    path = done if done.exists() else done.with_suffix(".checkpoint")
+    try:
+        history = fit(checkpoint=path)
+    except training.CheckpointError:  # damaged, or of another version of the program
+        path.unlink()
+        return _from_file(fit, done)
+    path.replace(done)
+    return history
 
 
 @dataclass(frozen=True)
@@ -214,9 +221,6 @@ def make(trainings: Any, folder: str | Path | None = None) -> Any:
         return training._fit(made, folder)
 
     for level in _levels(jax.tree.leaves(trainings)):
-        if folder is not None:
-            for name in {each.name for each in level}:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
         made.update(zip(level, cores.share(train, zip(level)), strict=True))
     return jax.tree.map(made.__getitem__, trainings)
 
@@ -342,10 +346,11 @@ class Study:
         Raises:
             ValueError: see `ntklib.attacks.withstand`.
         """
+        steps: tuple[attacks.Attack, ...] = (_none, *tried)
 
         def outcomes(logits_fn: Partial, seed: int) -> list[Bool[np.ndarray, " n"]]:
             rows = [np.ones(len(test.y), bool)]
-            for attack in (_none, *tried):
+            for attack in steps:
                 rows.append(
                     attacks.withstand(
                         logits_fn,
@@ -363,7 +368,7 @@ class Study:
         return np.array(of_seeds).swapaxes(0, 1)
 
 
-def _none(logits_fn: Any, x: Array, y: Array, key: Any) -> Array:
+def _none(logits_fn: Any, x: attacks.Inputs, y: Any, key: Any) -> attacks.Inputs:
     """No attack."""
     return x
 

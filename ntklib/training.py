@@ -246,7 +246,7 @@ def _update(
         images = adversary(bind(apply, variables), x, y, key_step)
         if images.shape != x.shape:
             raise ValueError(f"adversary: returned shape {images.shape} for images of {x.shape}")
-        x = images
+        x = jnp.asarray(images)
 
     def objective(params: Variables) -> tuple[Array, tuple[Array, Variables]]:
         current = variables | {"params": params}
@@ -331,10 +331,8 @@ def _identity(
     apply, _, x, y, _ = update.args
     leaves, structure = jax.tree.flatten((update.args, state))
     shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), leaf.dtype) for leaf in leaves)
-    programs = [
-        _program(structure, shapes, batch_size, **update.keywords, adversary=attack)
-        for attack in adversaries
-    ]
+    static: list[Any] = [update.keywords | {"adversary": attack} for attack in adversaries]
+    programs = [_program(structure, shapes, batch_size, **options) for options in static]
     return {
         "batch_size": batch_size,
         "clean_first": len(adversaries) == 2,

@@ -1,5 +1,7 @@
 """Small flax networks with all kinds of layers, and their NTK by plain Jacobians."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -96,7 +98,69 @@ class Scanned(nn.Module):
         return nn.Dense(3)(many()(x, None)[0])
 
 
-ALL = [Convolutions, Odd, Normalised, Shared, Tied, Sequence, Scanned]
+class Recurrent(nn.Module):
+    """flax's own cells and loop."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(
+            nn.RNN(nn.LSTMCell(4, param_dtype=x.dtype))(x.reshape(len(x), 6, -1))[:, -1]
+        )
+
+
+class Broadcast(nn.Module):
+    """One layer for all steps of a loop, and one for all rows, by transformations of flax."""
+
+    @nn.compact
+    def __call__(self, x):
+        class Step(nn.Module):
+            @nn.compact
+            def __call__(self, x, _):
+                return nn.tanh(nn.Conv(2, (3, 3))(x)), None
+
+        shared = {"variable_axes": {"params": None}, "split_rngs": {"params": False}}
+        each = nn.vmap(nn.Dense, in_axes=1, out_axes=1, **shared)
+        steps = nn.scan(Step, variable_broadcast="params", split_rngs={"params": False}, length=3)
+        x = nn.tanh(each(2)(steps()(x, None)[0]))
+        return nn.Dense(3)(x.reshape(len(x), -1))
+
+
+class Inside(nn.Module):
+    """A dense layer, a convolution and a BatchNorm that a transformation of JAX closes over."""
+
+    how: str
+    again: bool = False  # whether they are called outside of it too
+
+    def setup(self):
+        self.conv, self.dense, self.readout = nn.Conv(2, (3, 3)), nn.Dense(2), nn.Dense(3)
+        self.norm = nn.BatchNorm(use_running_average=True)
+
+    def __call__(self, x):
+        def f(x):
+            return nn.tanh(self.dense(self.norm(self.conv(x))))
+
+        transformed = {
+            "vmap": jax.vmap(f),
+            "jit": jax.jit(f),
+            "checkpoint": jax.checkpoint(f),
+            "map": lambda x: jax.lax.map(f, x),
+            "cond": lambda x: jax.lax.cond(x.sum() > -1e9, f, lambda x: x, x),
+            "switch": lambda x: jax.lax.switch(1, [jnp.sin, f], x),
+            "scan": lambda x: jax.lax.scan(lambda x, _: (f(x), None), x, None, length=2)[0],
+            "loop": lambda x: jax.lax.fori_loop(0, 2, lambda _, x: f(x), x),
+            "grad": jax.grad(lambda x: jnp.sum(f(x) ** 2)),
+            "jvp": lambda x: jax.jvp(f, (x,), (jnp.cos(x),))[1],
+            "linear": lambda x: jax.linear_transpose(jax.linearize(f, x)[1], x)(x)[0],
+        }
+        # flax makes parameters outside of transformations only.
+        x = f(x) if self.is_initializing() else transformed[self.how](x)
+        return self.readout((f(x) if self.again else x).reshape(len(x), -1))
+
+
+TRANSFORMATIONS = ("vmap", "jit", "checkpoint", "map", "cond", "switch", "scan", "loop", "grad")
+TRANSFORMATIONS += ("jvp", "linear")
+ALL = [Convolutions, Odd, Normalised, Shared, Tied, Sequence, Scanned, Recurrent, Broadcast]
+INSIDE = [partial(Inside, how) for how in TRANSFORMATIONS] + [partial(Inside, "jit", again=True)]
 
 
 def random_variables(model, key, x):

@@ -172,13 +172,13 @@ def test_statistics_of_resnet18_move_in_training_mode_only(key):
     others = x.at[2:].set(2 * random_images((4, 8, 8, 3), seed=1))
     one, two = (apply(variables, batch)[:2] for batch in (x, others))
     np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
-    logits, state = apply_train(variables, x)
-    assert jnp.linalg.norm(logits[:2] - apply_train(variables, others)[0][:2]) > 1e-2
+    logits, state = apply_train(variables, x, key)
+    assert jnp.linalg.norm(logits[:2] - apply_train(variables, others, key)[0][:2]) > 1e-2
     # The averages move a tenth of the way to the batch's statistics, and arrive there in time.
     assert state.keys() == {"batch_stats"}
     first = jax.tree.leaves(state["batch_stats"])
     for _ in range(150):
-        state = apply_train(variables | state, x)[1]
+        state = apply_train(variables | state, x, key)[1]
     start, end = (jax.tree.leaves(v["batch_stats"]) for v in (variables, state))
     for a, b, c in zip(start, first, end, strict=True):
         np.testing.assert_allclose(b - a, 0.1 * (c - a), rtol=1e-3, atol=1e-5)
@@ -201,10 +201,10 @@ def test_antisymmetric_keeps_statistics_apart(key):
     variables = jax.jit(model.init)(key, x)
     moved = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"]["second"])
     variables["params"] = variables["params"] | {"second": moved}
-    logits, state = jax.jit(model.apply_train)(variables, x)
+    logits, state = jax.jit(model.apply_train)(variables, x, key)
     train = jax.jit(base.apply_train)
     parts = {
-        copy: train({kind: trees[copy] for kind, trees in variables.items()}, x)
+        copy: train({kind: trees[copy] for kind, trees in variables.items()}, x, key)
         for copy in ("first", "second")
     }
     expected = (parts["first"][0] - parts["second"][0]) / sqrt(2)
@@ -325,7 +325,9 @@ def test_covariance_of_outputs_at_initialisation_is_the_nngp(name, options, key)
 @pytest.mark.parametrize("name", [name for name in models.NAMES if name != "mlp"])
 def test_inputs_that_are_not_images_are_refused(name, key):
     model = models.get(name, n_classes=2)
-    with pytest.raises(ValueError, match=r"shape \(2, 9\); a network with convolutions takes"):
+    with pytest.raises(
+        ValueError, match=r"^x: shape \(2, 9\) is not allowed; a network with convolutions takes"
+    ):
         jax.eval_shape(model.init, key, jnp.ones((2, 9)))
 
 

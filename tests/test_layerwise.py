@@ -18,6 +18,9 @@ KINDS = {
     nets.Tied: (1, 1),
     nets.Sequence: (4, 0),
     nets.Scanned: (2, 1),
+    nets.Recurrent: (1, 1),
+    nets.Broadcast: (1, 1),
+    **dict.fromkeys(nets.INSIDE, (1, 1)),
 }
 
 
@@ -29,7 +32,7 @@ def inputs(key):
     return jax.random.normal(key, (3, 6, 6, 2))
 
 
-@pytest.mark.parametrize("net", nets.ALL)
+@pytest.mark.parametrize("net", [*nets.ALL, *nets.INSIDE])
 def test_gradients_are_those_of_the_parameters(x64, key, net):
     model, x = models.from_flax(net()), inputs(key)
     variables = nets.random_variables(model, key, x)
@@ -84,6 +87,28 @@ def test_combinations_of_outputs(x64, key):
     combined = compiled(model.apply, variables, x[0], combination)
     for one, all_ in zip(combined, single, strict=True):
         np.testing.assert_allclose(one.matrix(), combination @ all_.matrix(), atol=1e-12)
+
+
+def test_arrays_in_boxes_are_seen(x64, key):
+    """Flax puts arrays in boxes that name their axes, for several devices."""
+    plain = nn.initializers.lecun_normal()
+    boxed = nn.with_partitioning(plain, ("in", "out"))
+    x = jnp.asarray(inputs(key)[:1].reshape(1, -1), float)
+    first, second = (models.from_flax(nn.Dense(3, kernel_init=init)) for init in (plain, boxed))
+    assert isinstance(second.init(key, x)["params"]["kernel"], nn.Partitioned)
+    (one,), (other,) = (
+        compiled(model.apply, jax.tree.map(lambda a: a.astype(float), model.init(key, x)), x[0],
+                 jnp.eye(3))
+        for model in (first, second)
+    )  # fmt: skip
+    assert isinstance(other, Product)
+    np.testing.assert_array_equal(one.matrix(), other.matrix())
+
+
+def test_without_influence_the_gradient_is_zero():
+    (zero,) = compiled(lambda variables, x: x[:, :3], {"params": {"a": jnp.ones(5)}}, jnp.ones(4),
+                       jnp.eye(3))  # fmt: skip
+    np.testing.assert_array_equal(zero, np.zeros((3, 1)))
 
 
 def test_unused_parameters_have_no_gradient(x64, key):

@@ -1,5 +1,9 @@
+from collections import OrderedDict
 from functools import partial
+from itertools import product
+from types import MappingProxyType
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -246,16 +250,93 @@ def test_a_linearised_model_can_be_linearised_again():
     np.testing.assert_allclose(once.apply(there, x), twice.apply(there, x), rtol=1e-4, atol=1e-5)
 
 
+def test_any_mappings_hold_the_variables():
+    model, x = ARCHITECTURES["batch normalisation"], images()
+    tangent = start(model, x)
+    expected = linear.linearize(model, tangent, centered=False).apply(moved(tangent), x)
+
+    def wrapped(wrap):
+        def outside_in(tree):
+            return (
+                wrap({k: outside_in(v) for k, v in tree.items()})
+                if isinstance(tree, dict)
+                else tree
+            )
+
+        return outside_in
+
+    kinds = [wrapped(kind) for kind in (dict, OrderedDict, MappingProxyType, flax.core.freeze)]
+    for one, other in product(kinds, kinds):
+        model_lin = linear.linearize(model, one(tangent), centered=False)
+        np.testing.assert_array_equal(model_lin.apply(other(moved(tangent)), x), expected)
+        gradient = jax.grad(lambda v, f=model_lin: f.apply(v, x).sum())(dict(moved(tangent)))
+        assert jax.tree.all(jax.tree.map(lambda g: jnp.isfinite(g).all(), gradient))
+
+
+@pytest.mark.usefixtures("x64")
+def test_wider_variables_than_the_tangent_point():
+    model, x = ARCHITECTURES["relu"], images()
+    tangent = jax.tree.map(lambda a: a.astype(np.float32), start(model, x))
+    wide = jax.tree.map(lambda a: a.astype(float), moved(tangent))
+    model_lin = linear.linearize(model, tangent, centered=False)
+    np.testing.assert_allclose(model_lin.apply(wide, x), model_lin.apply(moved(tangent), x))
+
+
+@pytest.mark.usefixtures("x64")
+def test_complex_parameters_move_in_both_of_their_parts():
+    class Modulus(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            w = self.param("w", nn.initializers.normal(1.0, complex), (16, 2))
+            return jnp.abs(x.reshape(len(x), -1) @ w) ** 2
+
+    model, x = models.from_flax(Modulus()), images().astype(float)
+    tangent = start(model, x)
+    w, step = tangent["params"]["w"], 0.3 * jnp.exp(1j * jnp.arange(32.0)).reshape(16, 2)
+    model_lin = linear.linearize(model, tangent, centered=True)
+    flat = x.reshape(5, -1)
+    np.testing.assert_allclose(
+        model_lin.apply({"params": {"w": w + step}}, x),
+        2 * jnp.real(jnp.conj(flat @ w) * (flat @ step)),
+        rtol=1e-10,
+    )
+
+
 def test_bad_variables_are_named():
     model, x = ARCHITECTURES["relu"], images()
     tangent = start(model, x)
-    with pytest.raises(ValueError, match=r"^variables: has collections \['weights'\]; 'params'"):
+    with pytest.raises(ValueError, match=r"^variables: has collections \['weights'\]; the coll"):
         linear.linearize(model, {"weights": tangent["params"]}, centered=True)
+    with pytest.raises(TypeError, match=r"^variables: params\['a'\] has dtype int32; param"):
+        linear.linearize(model, {"params": {"a": np.ones(2, np.int32)}}, centered=True)
     model_lin = linear.linearize(model, tangent, centered=True)
     larger = start(model, images(side=5))
-    for bad in (larger, {"weights": tangent["params"]}):
-        with pytest.raises(ValueError, match=r"^variables: parameters of shapes"):
+    where = r"params\['readout'\]\['Dense_0'\]\['kernel'\]"
+    less = {"params": {k: v for k, v in tangent["params"].items() if k != "readout"}}
+    more = {"params": tangent["params"] | {"more": jnp.ones(2)}}
+    for bad, match in (
+        (larger, rf"{where} has shape \(100, 3\); at the tangent point it has \(64, 3\)"),
+        (less, r"params\['readout'\]\['Dense_0'\]\['bias'\] has shape None; at the"),
+        (more, r"params\['more'\] has shape \(2,\); at the tangent point it has None"),
+        ({"weights": tangent["params"]}, r"has collections \['weights'\]"),
+    ):
+        with pytest.raises(ValueError, match=f"^variables: {match}") as refused:
             model_lin.apply(bad, x)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("centered", [True, False])
+def test_a_model_without_logits_is_refused(centered):
+    model = models.Model(print, lambda variables, x: (x * variables["params"]["a"], x))
+    model_lin = linear.linearize(model, {"params": {"a": jnp.ones(())}}, centered=centered)
+    with pytest.raises(TypeError, match=r"^logits: the classifier returns a tuple; it is one"):
+        model_lin.apply({"params": {"a": jnp.ones(())}}, images())
+
+
+def test_its_name_says_what_was_linearised():
+    model, x = models.get("cnn", n_classes=3, width=4, depth=1), images()
+    model_lin = linear.linearize(model, start(model, x), centered=True)
+    assert repr(model_lin) == "linearize(cnn(n_classes=3, width=4, depth=1), centered=True)"
 
 
 @pytest.mark.parametrize("centered", [True, False])

@@ -20,6 +20,15 @@ def run(code, *, path=""):
     )
 
 
+def test_the_library_is_imported_without_what_pages_and_tests_need():
+    names = {"neural_tangents", "ntklib._neural_tangents", "IPython", "matplotlib", "tensorflow"}
+    result = run(
+        "import ntklib.ntk, ntklib.infinite, ntklib.attacks, ntklib.training, ntklib.models\n"
+        f"print({names} & set(sys.modules))"
+    )
+    assert result.stdout == "set()\n", result.stderr
+
+
 @pytest.mark.parametrize(
     "imports", ["import ntklib.infinite", "from ntklib._neural_tangents import stax"]
 )

@@ -47,7 +47,7 @@ def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_wheel_holds_the_library_and_the_data_of_the_book_only(wheel: Path) -> None:
-    kinds = (".py", ".yml", ".html", ".mplstyle")
+    kinds = (".py", ".yml", ".html", ".mplstyle", ".typed")
     sources = [p for p in (ROOT / "ntklib").rglob("*") if p.suffix in kinds]
     expected = {str(p.relative_to(ROOT)) for p in sources} | {"ntklib/claims.yml"}
     assert {"ntklib/__init__.py", "ntklib/claims/schemas/registry.yml"} < expected

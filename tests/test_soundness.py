@@ -39,7 +39,7 @@ NAMES = {
 @pytest.mark.parametrize(("model", "loss"), [(plain, "margin"), (net, "ce")])
 def test_a_sound_model_is_found_sound(model, loss):
     f, x, y = model()
-    transferred = {"noise": attacks.random_sign(x, jax.random.key(1), epsilon=EPSILON)}
+    transferred = {"noise": attacks.random_sign(f, x, y, jax.random.key(1), epsilon=EPSILON)}
     found = findings(f, x, y, loss=loss, transferred=transferred)
     assert set(found) == NAMES | {"transfer_noise"}
     assert [finding for finding in found.values() if not finding.ok] == []

@@ -254,7 +254,7 @@ def test_adversarial_training_is_the_loop_written_out(make, clean_first):
         if model.apply_train is None:
             logits, rest = model.apply({"params": params}, x), {}
         else:
-            logits, rest = model.apply_train({"params": params} | rest, x)
+            logits, rest = model.apply_train({"params": params} | rest, x, jax.random.key(0))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, data.y)
         return losses.mean(), (rest, (logits.argmax(1) == data.y).mean())
 

@@ -44,12 +44,14 @@ def _snakemake(root: Path, target: str, options: list[str], **settings: Any) -> 
     command += ["--cores", str(machine.cores()), "--nolock", "--rerun-incomplete", "--keep-going"]
     command += ["--rerun-triggers", "mtime", "params", "--quiet", "progress", "rules", "host"]
     command += ["--workflow-profile", "none"]
-    command += ["--runtime-source-cache-path", str(root / "build" / "cache" / "snakemake")]
     config = root / "build" / "config.json"  # on the command line 1e-07 would be text
+    settings["cache"] = os.environ.get("XDG_CACHE_HOME", "")  # which holds for jobs
     config.write_text(json.dumps(settings), encoding="utf-8")
     command += ["--configfile", str(config)]
-    environ = machine.child() | {"SNAKEMAKE_PROFILE": "none"}
-    process = subprocess.Popen([*command, *options], cwd=root, env=environ, close_fds=False)
+    own = {"SNAKEMAKE_PROFILE": "none", "XDG_CACHE_HOME": str(root / "build" / "cache")}
+    process = subprocess.Popen(
+        [*command, *options], cwd=root, env=machine.child() | own, close_fds=False
+    )
     try:
         status = process.wait()
     except KeyboardInterrupt:

@@ -1,11 +1,14 @@
 """Adversarial attacks on any function that returns logits, and checks of their soundness.
 
-A classifier is a function `logits_fn` from images `x` (shape `(n, h, w, c)`, values in `clip`)
-to logits. With two or more columns the prediction is the argmax; one column means two classes,
-told apart by the sign of the logit, class 1 being the positive one. Labels are integers.
+A classifier is a function `logits_fn` from inputs `x`, one a row and of any shape (images
+`(n, h, w, c)`, vectors `(n, d)`), to logits. With two or more columns the prediction is the argmax;
+one column means two classes, told apart by the sign of the logit, class 1 being the positive one.
+Labels are integers. The entries of inputs lie in `clip`, which is None where there is no such box.
 
-An attack is a function `attack(logits_fn, x, y, key)` that returns images; the keywords of `pgd`
-and `square` are set with `functools.partial`.
+An attack is a function `attack(logits_fn, x, y, key)` that returns inputs: see `Attack`. `fgsm`,
+`pgd`, `square`, `noisy_fgsm` and `random_sign`, which is noise, become one when `partial` sets
+their keywords; `ensemble` and `smoothed` make attacks of attacks. All of these are values: they
+compare, hash and print by what they do.
 
 The functions are compiled once per `logits_fn`. To attack the same network at many parameters
 without compiling again, pass `ntklib.linear.bind(model.apply, variables)`; the network may be a
@@ -13,11 +16,11 @@ linearised one. Of a function whose output changes from call to call, the compil
 one draw for ever: the check `stochastic` is there for it.
 """
 
-from ntklib.attacks.ball import Clip, Norm, random_sign
-from ntklib.attacks.ensemble import ensemble
-from ntklib.attacks.gradient import fgsm, input_gradient, pgd
-from ntklib.attacks.losses import (
-    Images,
+from ntklib.attacks._ball import Ball, Clip, Norm
+from ntklib.attacks._combined import ensemble, smoothed
+from ntklib.attacks._gradient import fgsm, input_gradient, noisy_fgsm, pgd
+from ntklib.attacks._losses import (
+    Inputs,
     Labels,
     Logits,
     LogitsFn,
@@ -26,8 +29,10 @@ from ntklib.attacks.losses import (
     loss_per_point,
     targets,
 )
-from ntklib.attacks.robustness import Attack, Robustness, robust_accuracy, withstand
-from ntklib.attacks.soundness import (
+from ntklib.attacks._noise import random_sign
+from ntklib.attacks._protocol import Attack, partial
+from ntklib.attacks._robustness import Outcomes, robust_accuracy, withstand
+from ntklib.attacks._soundness import (
     Finding,
     black_box,
     budget,
@@ -40,19 +45,20 @@ from ntklib.attacks.soundness import (
     unbounded,
     zero_gradient,
 )
-from ntklib.attacks.square import square
+from ntklib.attacks._square import square
 
 __all__ = [
     "Attack",
+    "Ball",
     "Clip",
     "Finding",
-    "Images",
+    "Inputs",
     "Labels",
     "Logits",
     "LogitsFn",
     "Loss",
     "Norm",
-    "Robustness",
+    "Outcomes",
     "black_box",
     "budget",
     "correct",
@@ -61,11 +67,14 @@ __all__ = [
     "input_gradient",
     "loss_per_point",
     "more_steps",
+    "noisy_fgsm",
+    "partial",
     "pgd",
     "probabilities",
     "random_sign",
     "random_start",
     "robust_accuracy",
+    "smoothed",
     "soundness",
     "square",
     "stochastic",

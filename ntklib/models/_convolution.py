@@ -36,15 +36,7 @@ def convolve(
 ) -> Float[Array, "n *out b"]:
     r"""The convolution $y_i = \sum_k x_{s i + k - l} W_k$, with stride s and lower padding l.
 
-    Args:
-        x: Images.
-        kernel: The weights W.
-        strides: The stride along each axis of space.
-        padding: Zeros added below and above, along each axis of space.
-        precision: As in `jax.lax.conv_general_dilated`.
-
-    Returns:
-        The sums.
+    The precision is that of `jax.lax.conv_general_dilated`.
     """
     return _convolve.bind(x, kernel, strides=strides, padding=padding, precision=precision)
 
@@ -60,17 +52,8 @@ def conv_general_dilated(
 ) -> Float[Array, "n *out b"]:
     """For the option of this name of `flax.linen.Conv`: on a CPU, `convolve`.
 
-    Args:
-        x: Images.
-        kernel: The weights.
-        strides: The stride along each axis of space.
-        padding: "SAME", "VALID", or zeros added below and above along each axis.
-        precision: As in `jax.lax.conv_general_dilated`, as are all other options, of which
-            `flax.linen.Conv` gives the default values for plain convolutions.
-        options: See there.
-
-    Returns:
-        The sums.
+    The options are those of `jax.lax.conv_general_dilated`. Those not named here have the values
+    that `flax.linen.Conv` gives them for plain convolutions.
     """
     if jax.default_backend() != "cpu":
         return lax.conv_general_dilated(x, kernel, strides, padding, precision=precision, **options)
@@ -185,17 +168,7 @@ batching.primitive_batchers[_convolve] = _batched
 def patches(
     x: Float[Array, "n *space a"], window: tuple[int, ...], strides: Strides, padding: Padding
 ) -> Float[Array, "n *out ka"]:
-    """What each output of a convolution sees: `patches @ kernel.reshape(-1, b)` is `convolve`.
-
-    Args:
-        x: Images.
-        window: The size of the kernel along each axis of space.
-        strides: The stride along each axis of space.
-        padding: Zeros added below and above, along each axis of space.
-
-    Returns:
-        One patch a position, in the order of the kernel's leading axes.
-    """
+    """What each output of a convolution sees: `patches @ kernel.reshape(-1, b)` is `convolve`."""
     return jnp.concatenate(_taps(x, window, strides, padding), axis=-1)
 
 

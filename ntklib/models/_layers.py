@@ -12,22 +12,11 @@ Conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 
 
 def images(x: Array, n_pools: int = 0) -> Array:
-    """Inputs that are images, large enough to be halved `n_pools` times.
-
-    Args:
-        x: Inputs (n, height, width, channels).
-        n_pools: How often 2x2 pixels are pooled.
-
-    Returns:
-        The inputs.
-
-    Raises:
-        ValueError: If the inputs have no such shape.
-    """
+    """The inputs; ValueError if they are no images (n, height, width, channels) to be halved."""
     if x.ndim != 4 or min(x.shape[1:3]) < 2**n_pools:
-        smallest = f" of at least {2**n_pools} x {2**n_pools} pixels" if n_pools else ""
+        least = f" of at least {2**n_pools} x {2**n_pools} pixels" if n_pools else ""
         raise ValueError(
-            f"inputs have shape {x.shape}; a network with convolutions takes (n, height, width, "
-            f"channels){smallest}"
+            f"x: shape {x.shape} is not allowed; a network with convolutions takes (n, height, "
+            f"width, channels){least}"
         )
     return x

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import sqrt
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ from ntklib.models.stacks import Stack
 Variables: TypeAlias = Any  # what flax's `init` returns: {"params": {...}, ...}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A network as pure functions.
 
@@ -23,60 +23,83 @@ class Model:
         init: `init(key, x) -> variables`; of the batch x only the shape matters.
         apply: `apply(variables, x) -> logits` of shape (n, n_classes), in inference mode.
         stack: its layers, if it has an infinite twin (see `ntklib.infinite.twin`), else None.
-        apply_train: `apply_train(variables, x) -> (logits, state)`, in training mode: batch
-            normalisation takes the statistics of the batch, and `state` has all collections but
-            "params" as they are afterwards, {"batch_stats": ...}. None if this is the same as
-            `apply`.
+        apply_train: `apply_train(variables, x, key) -> (logits, state)`, in training mode: dropout
+            draws from the key, batch normalisation takes the statistics of the batch, and `state`
+            has all collections but "params" as they are afterwards, {"batch_stats": ...}. None if
+            this is the same as `apply`.
+        name: what is shown of it. That of a network of `get` has all that makes it.
     """
 
     init: Callable[..., Variables]
     apply: Callable[..., Any]
     stack: Stack | None = None
     apply_train: Callable[..., Any] | None = None
+    name: str = "Model"
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 def from_flax(module: nn.Module) -> Model:
     """Any flax module as a model without an infinite twin.
 
     Args:
-        module: Its `__call__` takes the inputs, and returns logits (n, n_classes). If it also
-            takes a keyword `train`, that says whether it is in training mode, and the model gets
-            `apply_train`.
+        module: of `flax.linen`. Its `__call__` takes the inputs, and returns logits
+            (n, n_classes). If it also takes a keyword `train` or `deterministic`, that says whether
+            it is in training mode, or is not, and the model gets `apply_train`, whose key serves
+            every stream of random numbers, "dropout" or another.
 
     Returns:
-        The model.
+        The model, named as the module's class.
+
+    Raises:
+        TypeError: if it is no object of a class of `flax.linen`.
     """
-    if "train" not in inspect.signature(module.__call__).parameters:
-        return Model(module.init, module.apply)
-    return Model(
-        partial(module.init, train=False),
-        partial(module.apply, train=False),
-        apply_train=partial(_apply_train, module),
-    )
+    if not isinstance(module, nn.Module):
+        kind = module if isinstance(module, type) else type(module)
+        raise TypeError(
+            f"module: {kind.__module__}.{kind.__qualname__} is not allowed; it is an object of a "
+            "class of flax.linen"
+        )
+    parameters = inspect.signature(module.__call__).parameters
+    name = type(module).__name__
+    for keyword, training in (("train", True), ("deterministic", False)):
+        if keyword in parameters:
+            inference: dict[str, Any] = {keyword: not training}
+            return Model(
+                partial(module.init, **inference),
+                partial(module.apply, **inference),
+                apply_train=partial(_apply_train, module, {keyword: training}),
+                name=name,
+            )
+    return Model(module.init, module.apply, name=name)
 
 
+@cache
 def antisymmetric(model: Model) -> Model:
     """Two copies of a model subtracted, so that the output starts at exactly zero.
 
     f = (g(theta_1) - g(theta_2)) / sqrt(2), where theta_1 = theta_2 at the start, and both are
-    trained. Then f = 0 at the start (a compiler that treats the copies differently leaves
-    rounding), and the tangent kernel of f there is that of g (Chizat et al. 2019; Zhang et al.
-    2020).
+    trained, with one dropout for both. Then f = 0 at the start (a compiler that treats the copies
+    differently leaves rounding), and the tangent kernel of f there is that of g (Chizat et al.
+    2019; Zhang et al. 2020).
 
     Args:
-        model: The model g.
+        model: the model g.
 
     Returns:
-        The model f, with the infinite twin of g.
+        The model f, with the infinite twin of g; for one g always the same one.
     """
 
     def init(key: PRNGKeyArray, x: Array) -> Variables:
         variables = model.init(key, x)
         return {kind: {"first": tree, "second": tree} for kind, tree in variables.items()}
 
-    def both(function: Callable[..., Any], variables: Variables, x: Array) -> tuple[Any, Any]:
+    def both(
+        function: Callable[..., Any], variables: Variables, *arguments: Array
+    ) -> tuple[Any, Any]:
         first, second = (
-            function({kind: trees[copy] for kind, trees in variables.items()}, x)
+            function({kind: trees[copy] for kind, trees in variables.items()}, *arguments)
             for copy in ("first", "second")
         )
         return first, second
@@ -85,15 +108,24 @@ def antisymmetric(model: Model) -> Model:
         first, second = both(model.apply, variables, x)
         return (first - second) / sqrt(2)
 
-    def apply_train(variables: Variables, x: Array) -> tuple[Array, Variables]:
+    def apply_train(variables: Variables, x: Array, key: PRNGKeyArray) -> tuple[Array, Variables]:
         assert model.apply_train is not None
-        (first, state_1), (second, state_2) = both(model.apply_train, variables, x)
+        (first, state_1), (second, state_2) = both(model.apply_train, variables, x, key)
         state = {kind: {"first": state_1[kind], "second": state_2[kind]} for kind in state_1}
         return (first - second) / sqrt(2), state
 
-    return Model(init, apply, model.stack, apply_train if model.apply_train else None)
+    return Model(
+        init,
+        apply,
+        model.stack,
+        apply_train if model.apply_train else None,
+        f"antisymmetric({model})",
+    )
 
 
-def _apply_train(module: nn.Module, variables: Variables, x: Array) -> tuple[Array, Variables]:
-    statistics = [kind for kind in variables if kind != "params"]
-    return module.apply(variables, x, train=True, mutable=statistics)
+def _apply_train(
+    module: nn.Module, mode: dict[str, Any], variables: Variables, x: Array, key: PRNGKeyArray
+) -> tuple[Array, Variables]:
+    others = [kind for kind in variables if kind != "params"]
+    # One key, and not a dict of keys: flax then draws all streams from it.
+    return module.apply(variables, x, **mode, mutable=others, rngs=key)

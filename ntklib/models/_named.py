@@ -1,14 +1,15 @@
 """Networks by name."""
 
-import inspect
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from math import inf, sqrt
 from typing import Any
 
 import flax.linen as nn
 from jaxtyping import Array
 
+from ntklib._checks import number, one_of, whole
 from ntklib.models._model import Model, from_flax
 from ntklib.models.plain import Plain
 from ntklib.models.resnet import ResNet18
@@ -64,135 +65,123 @@ def get(name: str, *, n_classes: int, **options: Any) -> Model:
       readout start at zero, and so do the logits.
 
     Args:
-        name: The network.
-        n_classes: Number of outputs.
-        **options: Those of the network.
+        name: the network.
+        n_classes: number of outputs.
+        **options: those of the network.
 
     Returns:
-        The model. Its twin computes in the dtype of its inputs, can be differentiated in them, and
-        keeps its memory bounded. Inputs whose angle is below rounding (2e-3 in float32, 5e-8 in
-        float64) count as parallel.
+        The model; for equal arguments always the same one. Its name is how it is called, without
+        the options that have their default values: "mlp(n_classes=2, depth=3)".
 
     Raises:
-        ValueError: If the name is unknown, the network does not have an option, or a value is out
+        TypeError: if a number is none.
+        ValueError: if the name is unknown, the network does not have an option, or a value is out
             of range.
     """
-    if name not in _NETWORKS:
-        raise ValueError(f"model {name!r} is unknown; known are {', '.join(NAMES)}")
-    _, *known = inspect.signature(_NETWORKS[name]).parameters
-    if unknown := [option for option in options if option not in known]:
-        raise ValueError(
-            f"model {name!r} has no option {unknown[0]!r}; its options are {', '.join(known)}"
-        )
-    _positive("n_classes", n_classes)
-    return _NETWORKS[name](n_classes, **options)
+    allowed = _OPTIONS[one_of("name", name, NAMES)]
+    for option in options:
+        if option not in allowed:
+            raise ValueError(
+                f"{option}: is no option of {name!r}; its options are {', '.join(allowed)}"
+            )
+    checked = {"n_classes": whole("n_classes", n_classes)}
+    for option, (default, check) in allowed.items():
+        value = check(option, options.get(option, default))
+        if value != default:
+            checked[option] = value
+    return _get(name, **checked)
 
 
-# --- networks by name: the options of each are the keywords of its function ---
+@cache
+def _get(name: str, **given: Any) -> Model:
+    defaults = {option: default for option, (default, _) in _OPTIONS[name].items()}
+    module = _NETWORKS[name](**defaults | given)
+    shown = ", ".join(f"{option}={value!r}" for option, value in given.items())
+    stack = module.stack if isinstance(module, Stacked) else None
+    return replace(from_flax(module), stack=stack, name=f"{name}({shown})")
 
 
-def _mlp(
-    n_classes: int,
-    *,
-    width: int = 512,
-    depth: int = 2,
-    parametrization: str = "ntk",
-    w_std: float | int = sqrt(2),
-    b_std: float | int = 0.1,
-) -> Model:
-    layers = ("dense",) * _positive("depth", depth)
-    stack = Stack(layers, width, "flatten", parametrization, w_std, b_std)
-    return _stacked(stack, n_classes)
+# --- the options of each network: the value of each if not given, and what checks it ---
 
 
-def _cnn(
-    n_classes: int,
-    *,
-    width: int = 512,
-    depth: int = 2,
-    readout: str = "flatten",
-    parametrization: str = "ntk",
-    w_std: float | int = sqrt(2),
-    b_std: float | int = 0.1,
-) -> Model:
-    layers = ("conv",) * _positive("depth", depth)
-    return _stacked(Stack(layers, width, readout, parametrization, w_std, b_std), n_classes)
+def _slope(name: str, beta: Any) -> float:
+    return beta if isinstance(beta, float) and beta == inf else number(name, beta, above=0)
 
 
-def _myrtle(
-    n_classes: int,
-    *,
-    width: int = 512,
-    depth: int = 5,
-    parametrization: str = "ntk",
-    w_std: float | int = sqrt(2),
-    b_std: float | int = 0.1,
-) -> Model:
-    groups = {5: (2, 1, 1), 7: (2, 2, 2), 10: (3, 3, 3)}
-    if depth not in groups:
-        raise ValueError(f"depth is {depth}; allowed for 'myrtle' are 5, 7 and 10")
-    first, second, third = (("conv",) * n for n in groups[depth])
+def _depth(name: str, depth: Any) -> int:
+    return one_of(name, whole(name, depth), _MYRTLE)
+
+
+def _among(*values: Any) -> Callable[..., Any]:
+    return partial(one_of, allowed=values)
+
+
+Options = dict[str, tuple[Any, Callable[..., Any]]]
+_STACK: Options = {
+    "width": (512, whole),
+    "depth": (2, whole),
+    "parametrization": ("ntk", _among("ntk", "standard")),
+    "w_std": (sqrt(2), partial(number, above=0)),
+    "b_std": (0.1, partial(number, least=0)),
+}
+_FINITE: Options = {"width": (1.0, partial(number, above=0)), "softplus": (inf, _slope)}
+_OPTIONS: dict[str, Options] = {
+    "mlp": _STACK,
+    "cnn": _STACK | {"readout": ("flatten", _among("flatten", "pool"))},
+    "myrtle": _STACK | {"depth": (5, _depth)},
+    "cnn_mega": _FINITE,
+    "cnn_small": _FINITE,
+    "cnn_mnist": _FINITE,
+    "conv3": _FINITE,
+    "alexnet": _FINITE,
+    "resnet18": _FINITE | {"zero_head": (True, _among(False, True))},
+}
+NAMES = tuple(_OPTIONS)
+
+# --- the networks ---
+
+Layers = tuple[tuple[str, int] | str, ...]
+
+
+def _mlp(n_classes: int, depth: int, **options: Any) -> nn.Module:
+    return Stacked(Stack(("dense",) * depth, readout="flatten", **options), n_classes)
+
+
+def _cnn(n_classes: int, depth: int, **options: Any) -> nn.Module:
+    return Stacked(Stack(("conv",) * depth, **options), n_classes)
+
+
+def _myrtle(n_classes: int, depth: int, **options: Any) -> nn.Module:
+    first, second, third = (("conv",) * n for n in _MYRTLE[depth])
     layers = (*first, "pool", *second, "pool", *third)
-    return _stacked(Stack(layers, width, "pool", parametrization, w_std, b_std), n_classes)
+    return Stacked(Stack(layers, readout="pool", **options), n_classes)
 
 
-def _stacked(stack: Stack, n_classes: int) -> Model:
-    network = Stacked(stack, n_classes)
-    return Model(network.init, network.apply, stack)
-
-
-def _plain(
-    layers: tuple[tuple[str, int] | str, ...],
-    n_classes: int,
-    *,
-    width: float | int = 1,
-    softplus: float | int = inf,
-) -> Model:
-    network = Plain(_scaled(layers, width), n_classes, activation=_activation(softplus))
-    return from_flax(network)
-
-
-def _resnet18(
-    n_classes: int,
-    *,
-    width: float | int = 1,
-    zero_head: bool = True,
-    softplus: float | int = inf,
-) -> Model:
-    channels = _times(width, 64), _times(width, 128), _times(width, 256), _times(width, 512)
-    return from_flax(ResNet18(channels, n_classes, zero_head, _activation(softplus)))
-
-
-def _activation(softplus: float | int) -> Callable[[Array], Array]:
-    if not softplus > 0:
-        raise ValueError(f"softplus is {softplus}; it must be positive, or infinite for ReLUs")
-    return nn.relu if softplus == inf else partial(_softplus, softplus)
-
-
-def _softplus(beta: float | int, z: Array) -> Array:
-    return nn.softplus(beta * z) / beta
-
-
-def _scaled(
-    layers: tuple[tuple[str, int] | str, ...], width: float | int
-) -> tuple[tuple[str, int] | str, ...]:
-    return tuple(
+def _plain(layers: Layers, n_classes: int, width: float, softplus: float) -> nn.Module:
+    scaled = tuple(
         layer if isinstance(layer, str) else (layer[0], _times(width, layer[1])) for layer in layers
     )
+    return Plain(scaled, n_classes, _activation(softplus))
 
 
-def _times(width: float | int, channels: int) -> int:
-    if not 0 < width < inf:
-        raise ValueError(f"width is {width}; it must be positive and finite")
+def _resnet18(n_classes: int, width: float, softplus: float, zero_head: bool) -> nn.Module:
+    channels = _times(width, 64), _times(width, 128), _times(width, 256), _times(width, 512)
+    return ResNet18(channels, n_classes, zero_head, _activation(softplus))
+
+
+def _times(width: float, channels: int) -> int:
     return max(1, round(width * channels))
 
 
-def _positive(name: str, value: int) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value}; it must be at least 1 and an integer")
-    return value
+def _activation(softplus: float) -> Callable[[Array], Array]:
+    return nn.relu if softplus == inf else partial(_softplus, softplus)
 
 
+def _softplus(beta: float, z: Array) -> Array:
+    return nn.softplus(beta * z) / beta
+
+
+_MYRTLE = {5: (2, 1, 1), 7: (2, 2, 2), 10: (3, 3, 3)}  # convolutions between the pools, by depth
 _CNN_MEGA = (
     *(("conv", 32), ("conv", 32), "max"),
     *(("conv", 64), ("conv", 64), ("conv", 128), ("conv", 128), "avg"),
@@ -204,8 +193,7 @@ _ALEXNET = (
     *(("conv", 64), "max", ("conv", 192), "max"),
     *(("conv", 384), ("conv", 256), ("conv", 256), "max", ("dense", 1024), ("dense", 1024)),
 )
-
-_NETWORKS: dict[str, Callable[..., Model]] = {
+_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp": _mlp,
     "cnn": _cnn,
     "myrtle": _myrtle,
@@ -216,4 +204,3 @@ _NETWORKS: dict[str, Callable[..., Model]] = {
     "alexnet": partial(_plain, _ALEXNET),
     "resnet18": _resnet18,
 }
-NAMES = tuple(_NETWORKS)

@@ -19,8 +19,8 @@ class Plain(nn.Module):
         layers: "conv" (3x3, zero padding), "conv/2" (of stride 2) or "dense", with the width, each
             followed by a ReLU; "max" or "avg", a pooling of 2x2 pixels; "mean", the mean over all
             pixels. The first dense layer, or else the readout, flattens.
-        n_classes: Outputs of the dense readout that ends the chain.
-        activation: Stands for the ReLU.
+        n_classes: outputs of the dense readout that ends the chain.
+        activation: stands for the ReLU.
     """
 
     layers: tuple[tuple[str, int] | str, ...]

@@ -13,10 +13,10 @@ class ResNet18(nn.Module):
     """ResNet-18, version 1, for small images: a 3x3 stem of stride 1 and no max-pooling.
 
     Attributes:
-        channels: Of the stem and the first group, the second, third and fourth group.
-        n_classes: Number of outputs.
-        zero_head: Whether the weights of the readout start at zero.
-        activation: Stands for the ReLU.
+        channels: of the stem and the first group, the second, third and fourth group.
+        n_classes: number of outputs.
+        zero_head: whether the weights of the readout start at zero.
+        activation: stands for the ReLU.
     """
 
     channels: tuple[int, int, int, int]

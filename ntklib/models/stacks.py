@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from math import inf, sqrt
+from math import sqrt
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -16,52 +16,25 @@ class Stack:
     r"""A ReLU network as a list of layers and a dense readout.
 
     Attributes:
-        layers: Each "dense" or "conv" (3x3, stride 1, zero padding), followed by a ReLU, or "pool"
+        layers: each "dense" or "conv" (3x3, stride 1, zero padding), followed by a ReLU, or "pool"
             (the mean of 2x2 pixels; a last odd row or column is left out).
-        width: Units, or channels, of each hidden layer.
-        readout: What the readout takes: "flatten", all pixels and channels, or "pool", the mean
+        width: units, or channels, of each hidden layer.
+        readout: what the readout takes: "flatten", all pixels and channels, or "pool", the mean
             over the pixels. "pool" layers go with it only.
         parametrization: "ntk" or "standard", see `ntklib.models.get`.
-        w_std: Weights start with standard deviation w_std / sqrt(fan-in).
-        b_std: Biases start with standard deviation b_std.
-
-    Raises:
-        ValueError: If a value is out of range.
+        w_std: weights start with standard deviation w_std / sqrt(fan-in).
+        b_std: biases start with standard deviation b_std.
     """
 
     layers: tuple[str, ...]
     width: int
     readout: str
     parametrization: str
-    w_std: float | int
-    b_std: float | int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.width, int) or self.width < 1:
-            raise ValueError(f"width is {self.width}; it must be at least 1 and an integer")
-        if self.readout not in ("flatten", "pool"):
-            raise ValueError(f"readout is {self.readout!r}; allowed: 'flatten', 'pool'")
-        if self.parametrization not in ("ntk", "standard"):
-            raise ValueError(
-                f"parametrization is {self.parametrization!r}; allowed: 'ntk', 'standard'"
-            )
-        if not 0 < self.w_std < inf:
-            raise ValueError(f"w_std is {self.w_std}; it must be positive and finite")
-        if not 0 <= self.b_std < inf:
-            raise ValueError(f"b_std is {self.b_std}; it must be finite and at least 0")
+    w_std: float
+    b_std: float
 
     def inputs(self, x: Array) -> Array:
-        """The inputs as the first layer takes them: rows, or images.
-
-        Args:
-            x: Inputs (n, ...).
-
-        Returns:
-            Inputs (n, features) for dense layers, else (n, height, width, channels).
-
-        Raises:
-            ValueError: If a convolution does not get images, or they are too small to be pooled.
-        """
+        """The inputs as the first layer takes them: rows, or images."""
         if "conv" not in self.layers:
             return x.reshape(len(x), -1)
         return images(x, self.layers.count("pool"))
@@ -71,8 +44,8 @@ class Stacked(nn.Module):
     """A network with an infinite twin, of finite width.
 
     Attributes:
-        stack: Its layers and scales.
-        n_classes: Number of outputs.
+        stack: its layers and scales.
+        n_classes: number of outputs.
     """
 
     stack: Stack

@@ -1,16 +1,21 @@
 """What attacks ascend and training descends: the losses of a classifier, one value a point."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-Images = Float[Array, "n h w c"]
-Labels = Int[Array, " n"]
-Logits = Float[Array, "n k"]
-LogitsFn = Callable[[Images], Logits]
+from ntklib import _checks
+
+Inputs = Float[Array | np.ndarray, "n *shape"]
+Rows = Inputs | Sequence[Any]
+"""Inputs as users have them: an array, or lists of numbers."""
+Labels = Int[Array | np.ndarray, " n"] | Sequence[int]
+Logits = Float[Array | np.ndarray, "n k"]
+LogitsFn = Callable[[Inputs], Logits]
 Loss = Literal["ce", "mse", "margin", "dlr"]
 
 
@@ -24,10 +29,29 @@ def targets(y: Int[Array, " n"], n_outputs: int) -> Float[Array, "n k"]:
 
 
 def correct(logits: Logits, y: Labels) -> Bool[Array, " n"]:
-    """Whether each point is classified correctly; a logit of exactly zero is not."""
+    """Whether each point is classified correctly; with a logit of NaN, or one of zero, it is not.
+
+    Zero is meant for a single column.
+
+    Raises:
+        ValueError: if labels are not whole, not one a point, or one is no class.
+    """
+    logits, y = jnp.asarray(logits), _labels(y, logits)
     if logits.shape[1] == 1:
         return (logits * _signs(y) > 0)[:, 0]
-    return jnp.argmax(logits, axis=1) == y
+    return (jnp.argmax(logits, axis=1) == y) & ~jnp.isnan(logits).any(axis=1)
+
+
+def right(logits_fn: LogitsFn, x: Rows, y: Labels) -> Bool[Array, " n"]:
+    """Whether a classifier is correct on each input, wherever that is.
+
+    Raises:
+        TypeError: if the classifier returns no array.
+        ValueError: see `correct`; or if it returns another shape than (n, classes).
+    """
+    logits = logits_fn(jnp.asarray(x))
+    _checks.logits(logits, len(x))
+    return correct(logits, y)
 
 
 def loss_per_point(logits: Logits, y: Labels, loss: Loss) -> Float[Array, " n"]:
@@ -43,9 +67,10 @@ def loss_per_point(logits: Logits, y: Labels, loss: Loss) -> Float[Array, " n"]:
       the logits changes (Croce & Hein 2020). Where the three largest tie, the margin.
 
     Raises:
-        ValueError: if `loss` is none of these, or is `"dlr"` for fewer than three columns.
+        ValueError: see `correct`; or if `loss` is none of these, or is `"dlr"` for fewer than three
+            columns.
     """
-    t = targets(y, logits.shape[1])
+    t = targets(_labels(y, logits), logits.shape[1])
     if loss == "mse":
         return 0.5 * jnp.sum((logits - t) ** 2, axis=1)
     if loss == "ce":
@@ -61,6 +86,10 @@ def loss_per_point(logits: Logits, y: Labels, loss: Loss) -> Float[Array, " n"]:
         gap = jnp.where(first > third, first - third, 1.0)
         return _margin(logits, t, jnp.max) / gap
     raise ValueError(f"loss: {loss!r} is unknown; allowed: 'ce', 'mse', 'margin', 'dlr'")
+
+
+def _labels(y: Labels, logits: Logits) -> Int[Array, " n"]:
+    return jnp.asarray(_checks.labels("y", y, len(logits), max(2, logits.shape[1])))
 
 
 def _margin(

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ntklib.attacks import ball
-from ntklib.attacks.ball import Clip, Norm
-from ntklib.attacks.gradient import fgsm, input_gradient, pgd
-from ntklib.attacks.losses import Images, Labels, LogitsFn, Loss, correct
-from ntklib.attacks.square import square
+from ntklib import _checks
+from ntklib._checks import Number
+from ntklib.attacks._ball import Ball, Clip, Norm, length
+from ntklib.attacks._gradient import input_gradient, pgd
+from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Loss, Rows, right
+from ntklib.attacks._protocol import partial
+from ntklib.attacks._square import square
 
 
 @dataclass(frozen=True)
@@ -31,28 +33,28 @@ class Finding:
         return asdict(self)
 
 
-def _finding(name: str, value: Any, limit: float | int, meaning: str) -> Finding:
+def _finding(name: str, value: Any, limit: float, meaning: str) -> Finding:
     return Finding(name, round(float(value), 6), float(limit), bool(value <= limit), meaning)
 
 
-def _accuracy(logits_fn: LogitsFn, x: Images, y: Labels) -> Float[Array, ""]:
-    return jnp.mean(correct(logits_fn(x), y))
+def _accuracy(logits_fn: LogitsFn, x: Rows, y: Labels) -> Float[Array, ""]:
+    return jnp.mean(right(logits_fn, x, y))
 
 
-def zero_gradient(logits_fn: LogitsFn, x: Images, y: Labels, *, loss: Loss = "ce") -> Finding:
-    """Share of images classified correctly on which the loss has no gradient.
+def zero_gradient(logits_fn: LogitsFn, x: Rows, y: Labels, *, loss: Loss = "ce") -> Finding:
+    """Share of inputs classified correctly on which the loss has no gradient.
 
-    The gradient is exactly zero or not finite: an attack cannot move such an image. Sources:
-    Athalye et al. (2018); the flags of AutoAttack (Croce & Hein 2020).
+    The gradient is exactly zero or not finite: an attack cannot move such an input, or not where it
+    should. Sources: Athalye et al. (2018); the flags of AutoAttack (Croce & Hein 2020).
     """
     gradient = input_gradient(logits_fn, x, y, loss).reshape(len(x), -1)
     useful = jnp.any(gradient != 0, axis=1) & jnp.all(jnp.isfinite(gradient), axis=1)
-    stuck = ~useful & correct(logits_fn(x), y)
-    return _finding("zero_gradient", jnp.mean(stuck), 0.0, "share of images with no gradient")
+    stuck = ~useful & right(logits_fn, x, y)
+    return _finding("zero_gradient", jnp.mean(stuck), 0.0, "share of inputs with no gradient")
 
 
 def more_steps(
-    logits_fn: LogitsFn, y: Labels, *, many: Images, one: Images, tolerance: float | int = 0.02
+    logits_fn: LogitsFn, y: Labels, *, many: Inputs, one: Inputs, tolerance: float = 0.02
 ) -> Finding:
     """Accuracy under an attack of many steps minus accuracy under its one-step variant.
 
@@ -61,8 +63,8 @@ def more_steps(
     Args:
         logits_fn: the classifier attacked.
         y: labels.
-        many: images that the attack of many steps made.
-        one: images that the attack of one step made.
+        many: inputs that the attack of many steps made.
+        one: inputs that the attack of one step made.
         tolerance: largest value that passes.
 
     Returns:
@@ -76,25 +78,25 @@ def random_start(
     logits_fn: LogitsFn,
     y: Labels,
     *,
-    first: Images,
-    second: Images,
-    tolerance: float | int = 0.02,
+    first: Inputs,
+    second: Inputs,
+    tolerance: float = 0.02,
 ) -> Finding:
     """Accuracy that a second random start takes away.
 
-    An attack whose success hangs on its start has not found the worst image.
+    An attack whose success hangs on its start has not found the worst input.
 
     Args:
         logits_fn: the classifier attacked.
         y: labels.
-        first: images that the attack made from one random start.
-        second: images that it made from another.
+        first: inputs that the attack made from one random start.
+        second: inputs that it made from another.
         tolerance: largest value that passes.
 
     Returns:
         The finding.
     """
-    lost = correct(logits_fn(first), y) & ~correct(logits_fn(second), y)
+    lost = right(logits_fn, first, y) & ~right(logits_fn, second, y)
     meaning = "accuracy that a second random start takes away"
     return _finding("random_start", jnp.mean(lost), tolerance, meaning)
 
@@ -103,12 +105,12 @@ def transfer(
     logits_fn: LogitsFn,
     y: Labels,
     *,
-    white_box: Images,
-    transferred: Images,
+    white_box: Inputs,
+    transferred: Inputs,
     source: str,
-    tolerance: float | int = 0.02,
+    tolerance: float = 0.02,
 ) -> Finding:
-    """By how much images crafted on another model beat the white-box attack.
+    """By how much inputs crafted on another model beat the white-box attack.
 
     An attack that knows less must not do more. The finding is named `transfer_` and the source.
     Source: Athalye et al. (2018).
@@ -116,8 +118,8 @@ def transfer(
     Args:
         logits_fn: the classifier attacked.
         y: labels.
-        white_box: images that the white-box attack made.
-        transferred: images crafted on the other model, within the same ball.
+        white_box: inputs that the white-box attack made.
+        transferred: inputs crafted on the other model, within the same ball.
         source: name of the other model.
         tolerance: largest difference of accuracies that passes.
 
@@ -125,7 +127,7 @@ def transfer(
         The finding.
     """
     value = _accuracy(logits_fn, white_box, y) - _accuracy(logits_fn, transferred, y)
-    meaning = f"accuracy under the white-box attack minus under images crafted on {source}"
+    meaning = f"accuracy under the white-box attack minus under inputs crafted on {source}"
     return _finding(f"transfer_{source}", value, tolerance, meaning)
 
 
@@ -133,9 +135,9 @@ def black_box(
     logits_fn: LogitsFn,
     y: Labels,
     *,
-    white_box: Images,
-    searched: Images,
-    tolerance: float | int = 0.02,
+    white_box: Inputs,
+    searched: Inputs,
+    tolerance: float = 0.02,
 ) -> Finding:
     """By how much an attack that sees logits only, such as `square`, beats the white-box attack.
 
@@ -144,8 +146,8 @@ def black_box(
     Args:
         logits_fn: the classifier attacked.
         y: labels.
-        white_box: images that the white-box attack made.
-        searched: images that the other attack made, within the same ball.
+        white_box: inputs that the white-box attack made.
+        searched: inputs that the other attack made, within the same ball.
         tolerance: largest difference of accuracies that passes.
 
     Returns:
@@ -157,132 +159,140 @@ def black_box(
 
 
 def unbounded(
-    logits_fn: LogitsFn, y: Labels, *, anywhere: Images, tolerance: float | int = 0.02
+    logits_fn: LogitsFn, y: Labels, *, anywhere: Inputs, tolerance: float = 0.02
 ) -> Finding:
-    """Accuracy when every image in the box is allowed; an attack that works leaves none.
+    """Accuracy when every input in the box is allowed; an attack that works leaves none.
 
     Source: Athalye et al. (2018).
 
     Args:
         logits_fn: the classifier attacked.
         y: labels.
-        anywhere: images that the attack made when allowed the whole box.
+        anywhere: inputs that the attack made when allowed the whole box.
         tolerance: largest accuracy that passes.
 
     Returns:
         The finding.
     """
-    meaning = "accuracy when every image in the box is allowed"
+    meaning = "accuracy when every input in the box is allowed"
     return _finding("unbounded", _accuracy(logits_fn, anywhere, y), tolerance, meaning)
 
 
-def probabilities(logits_fn: LogitsFn, x: Images) -> Finding:
-    """Share of images whose logits look like probabilities: in [0, 1], with the sum 1.
+def probabilities(logits_fn: LogitsFn, x: Rows) -> Finding:
+    """Share of inputs whose logits look like probabilities: in [0, 1], with the sum 1.
 
     The cross-entropy takes the softmax of them once more, and its gradient fades. Up to a half of
-    the images may look so by chance: regression on one-hot targets aims at such outputs. Source:
+    the inputs may look so by chance: regression on one-hot targets aims at such outputs. Source:
     the flags of AutoAttack (Croce & Hein 2020).
     """
-    logits = logits_fn(x)
+    logits = logits_fn(jnp.asarray(x))
     rounding = 1e-5
     inside = jnp.all((logits >= -rounding) & (logits <= 1 + rounding), axis=1)
     value = jnp.mean(inside & (jnp.abs(jnp.sum(logits, axis=1) - 1) <= rounding))
-    return _finding("probabilities", value, 0.5, "share of images with probabilities for logits")
+    return _finding("probabilities", value, 0.5, "share of inputs with probabilities for logits")
 
 
-def stochastic(logits_fn: LogitsFn, x: Images) -> Finding:
+def stochastic(logits_fn: LogitsFn, x: Rows) -> Finding:
     """Largest difference between the logits of two calls, relative to the largest logit.
 
     Gradients of a random model are noise, unless they are averaged. The calls are made on values,
     so randomness is seen that a compiled function would freeze. Sources: Athalye et al. (2018);
     the flags of AutoAttack (Croce & Hein 2020).
     """
-    first, second = logits_fn(x), logits_fn(x)
+    x = jnp.asarray(x)
+    # Logits that are not finite, if they stay so, are no change.
+    first, second = jnp.nan_to_num(logits_fn(x)), jnp.nan_to_num(logits_fn(x))
     value = jnp.max(jnp.abs(first - second)) / jnp.maximum(jnp.max(jnp.abs(first)), 1e-30)
     return _finding("stochastic", value, 1e-4, "relative change of the logits from call to call")
 
 
 def budget(
-    x: Images,
-    adversarial: Float[Array, "..."],
+    x: Rows,
+    adversarial: Float[Array | np.ndarray, "..."],
     *,
-    epsilon: float | int,
+    epsilon: Number,
     norm: Norm = "linf",
     clip: Clip = (0.0, 1.0),
 ) -> Finding:
-    """By how much, in units of pixels, adversarial images leave the ball or the box.
+    """By how much, in units of entries, adversarial inputs leave the ball or the box.
 
     A millionth is allowed for rounding.
 
     Args:
-        x: clean images.
-        adversarial: images that an attack made from them.
+        x: clean inputs.
+        adversarial: inputs that an attack made from them.
         epsilon: radius of the ball.
         norm: `"linf"` or `"l2"`.
-        clip: range of a pixel.
+        clip: range of an entry; None for any.
 
     Returns:
         The finding.
 
     Raises:
-        TypeError: if `x` is not float32 or float64.
-        ValueError: if the images differ in shape or are not finite, or another argument is out of
+        TypeError: see `pgd`.
+        ValueError: if the inputs differ in shape or are not finite, or another argument is out of
             range.
     """
-    ball.check(x, epsilon, norm, clip)
-    if adversarial.shape != x.shape:
-        raise ValueError(f"adversarial: shape {adversarial.shape}; it is that of x, {x.shape}")
+    ball = Ball.around(x, epsilon, norm, clip)
     z = np.asarray(adversarial, np.float64)
+    if z.shape != ball.x.shape:
+        raise ValueError(f"adversarial: shape {z.shape}; it is that of x, {ball.x.shape}")
     if not np.isfinite(z).all():
         raise ValueError("adversarial: has values that are not finite")
-    moved = (z - np.asarray(x, np.float64)).reshape(len(x), -1)
+    moved = (z - np.asarray(ball.x, np.float64)).reshape(len(z), -1)
     lengths = np.linalg.norm(moved, ord=np.inf if norm == "linf" else 2, axis=1)
-    excess = max(lengths.max() - epsilon, clip[0] - z.min(), z.max() - clip[1], 0.0)
+    low, high = ball.clip
+    excess = max(lengths.max() - ball.epsilon, low - z.min(), z.max() - high, 0.0)
     return _finding("budget", excess, 1e-6, "largest excess over the ball or the box")
 
 
 def soundness(
     logits_fn: LogitsFn,
-    x: Images,
+    x: Rows,
     y: Labels,
     key: PRNGKeyArray,
     *,
-    epsilon: float | int,
-    steps: int = 20,
+    epsilon: Number,
+    steps: Number = 20,
+    norm: Norm = "linf",
     loss: Loss = "ce",
-    queries: int = 100,
-    transferred: Mapping[str, Images] | None = None,
-    tolerance: float | int = 0.02,
+    queries: Number = 100,
+    transferred: Mapping[str, Inputs] | None = None,
+    tolerance: float = 0.02,
     clip: Clip = (0.0, 1.0),
 ) -> list[Finding]:
-    r"""Checks whether the white-box PGD attack on a model can be trusted ($\ell_\infty$).
+    r"""Checks whether the white-box PGD attack on a model can be trusted.
 
     A model may look robust because its gradients mislead the attack. After Athalye et al. (2018)
     and the flags of AutoAttack (Croce & Hein 2020), each check measures one symptom; the
     functions of the same names tell more. Findings, in this order:
 
-    - `zero_gradient`: share of images, classified correctly, on which the loss has no gradient;
+    - `zero_gradient`: share of inputs, classified correctly, on which the loss has no gradient, or
+      one that is not finite;
     - `more_steps`: accuracy under PGD with `steps` steps minus accuracy under one step;
     - `random_start`: accuracy that a second random start takes away;
-    - `unbounded`: accuracy when the whole box is allowed;
-    - `probabilities`: share of images whose logits look like probabilities;
+    - `unbounded`: accuracy when the whole box is allowed; not where there is none;
+    - `probabilities`: share of inputs whose logits look like probabilities;
     - `stochastic`: relative change of the logits from call to call;
-    - `square`: by how much the Square attack beats the white-box attack (see `black_box`);
-    - `budget`: largest excess of all these images over the ball or the box;
-    - `transfer_...`: by how much images crafted on another model beat the white-box attack.
+    - `square`: by how much the Square attack beats the white-box attack (see `black_box`); only
+      for images and $\ell_\infty$, so that other inputs and balls have no check by an attack that
+      sees the logits only;
+    - `budget`: largest excess of all these inputs over the ball or the box;
+    - `transfer_...`: by how much inputs crafted on another model beat the white-box attack.
 
     Args:
         logits_fn: the classifier attacked.
-        x: clean images.
+        x: clean inputs.
         y: their labels.
         key: for the random starts and the search.
         epsilon: radius of the ball.
         steps: steps of the white-box attack; its step size is `2.5 * epsilon / steps`.
+        norm: `"linf"` or `"l2"`.
         loss: loss that the attack ascends.
         queries: evaluations of each image that the Square attack may make; 0 leaves it out.
-        transferred: adversarial images within the same ball, crafted on other models, by name.
+        transferred: adversarial inputs within the same ball, crafted on other models, by name.
         tolerance: largest difference of accuracies that passes.
-        clip: range of a pixel.
+        clip: range of an entry; None for any.
 
     Returns:
         One finding a check.
@@ -291,35 +301,33 @@ def soundness(
         TypeError: see `pgd`.
         ValueError: see `pgd`, `square` and `budget`.
     """
-
-    def attack(key: PRNGKeyArray, radius: float | int) -> Images:
-        return pgd(
-            logits_fn, x, y, key, epsilon=radius, steps=steps, step_size=2.5 * radius / steps,
-            loss=loss, clip=clip,
-        )  # fmt: skip
-
-    transferred = transferred or {}
+    ball, epsilon = Ball.around(x, epsilon, norm, clip), length("epsilon", epsilon)
+    x, transferred = ball.x, transferred or {}
+    steps, queries = _checks.whole("steps", steps), _checks.whole("queries", queries, least=0)
+    attack = partial(pgd, epsilon=epsilon, steps=steps, norm=norm, loss=loss, clip=clip)
+    one = partial(attack, steps=1, step_size=epsilon, random_start=False)
     key_1, key_2, key_3, key_4 = jax.random.split(key, 4)
-    white_box = attack(key_1, epsilon)
-    second = attack(key_2, epsilon)
-    one_step = fgsm(logits_fn, x, y, epsilon=epsilon, loss=loss, clip=clip)
-    whole_box = attack(key_3, clip[1] - clip[0])
+    white_box, second = (attack(logits_fn, x, y, key) for key in (key_1, key_2))
+    one_step = one(logits_fn, x, y, key)
     within = [white_box, second, one_step, *transferred.values()]
     findings = [
         zero_gradient(logits_fn, x, y, loss=loss),
         more_steps(logits_fn, y, many=white_box, one=one_step, tolerance=tolerance),
         random_start(logits_fn, y, first=white_box, second=second, tolerance=tolerance),
-        unbounded(logits_fn, y, anywhere=whole_box, tolerance=tolerance),
-        probabilities(logits_fn, x),
-        stochastic(logits_fn, x),
     ]
-    if queries:
+    if clip is not None:
+        width = ball.clip[1] - ball.clip[0]
+        whole = width if norm == "linf" else width * x[0].size ** 0.5
+        anywhere = attack(logits_fn, x, y, key_3, epsilon=whole)
+        findings.append(unbounded(logits_fn, y, anywhere=anywhere, tolerance=tolerance))
+    findings += [probabilities(logits_fn, x), stochastic(logits_fn, x)]
+    if queries and x.ndim == 4 and norm == "linf":
         searched = square(logits_fn, x, y, key_4, epsilon=epsilon, queries=queries, clip=clip)
         within.append(searched)
         findings.append(
             black_box(logits_fn, y, white_box=white_box, searched=searched, tolerance=tolerance)
         )
-    excess = [budget(x, z, epsilon=epsilon, clip=clip) for z in within]
+    excess = [budget(x, z, epsilon=epsilon, norm=norm, clip=clip) for z in within]
     findings.append(max(excess, key=lambda finding: finding.value))
     for name, z in transferred.items():
         findings.append(

@@ -1,0 +1,107 @@
+"""An attack that sees logits only, hence one that no masked gradient misleads."""
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ntklib import _checks
+from ntklib._checks import Number
+from ntklib.attacks._ball import Ball, Clip, Scalar, choose
+from ntklib.attacks._gradient import classifier
+from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Rows, loss_per_point
+
+# The share of pixels in the square, and after which shares of the queries it halves.
+_SHARE = 0.8
+_HALVED_AT = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+
+
+def square(
+    logits_fn: LogitsFn,
+    x: Rows,
+    y: Labels,
+    key: PRNGKeyArray,
+    *,
+    epsilon: Number,
+    queries: Number,
+    clip: Clip = (0.0, 1.0),
+) -> Inputs:
+    r"""Square attack: random search for a larger margin loss, in the $\ell_\infty$ ball and box.
+
+    It starts from vertical stripes, each $x \pm \epsilon$ in each channel. A query sets a random
+    square of each image to $x \pm \epsilon$, one sign a channel, and keeps it where the loss
+    (`"margin"`) rises. The side of the square is $\sqrt{p h w}$, rounded, where $p$ starts at
+    0.8 and halves at 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of 10000 queries, in
+    proportion for another number. Images that are misclassified are left as they are; the loop
+    ends when all are. Source: Andriushchenko et al. (2020); 0.8 is from Croce & Hein (2020).
+
+    Another `epsilon` or `queries` does not compile again.
+
+    Args:
+        logits_fn: the classifier (see the package's text).
+        x: clean images (n, h, w, c), within `clip`, float32 or float64.
+        y: their labels.
+        key: for the search.
+        epsilon: radius of the ball, in units of pixels.
+        queries: evaluations of each image allowed, at least 1, the stripes included.
+        clip: range of a pixel; None for any.
+
+    Returns:
+        The best images found, exactly in the ball and the box (see `pgd`).
+
+    Raises:
+        TypeError: see `pgd`.
+        ValueError: if a shape, a label, `epsilon`, `queries` or `clip` is out of range, or `x` is
+            no batch of images, leaves `clip` or is not finite.
+    """
+    given = Ball.around(x, epsilon, clip=clip)
+    if given.x.ndim != 4:
+        raise ValueError(f"x: shape {given.x.shape} is not allowed; for squares it is (n, h, w, c)")
+    queries, ball = _checks.whole("queries", queries), given.on_device()
+    bound, y = classifier(logits_fn, ball.x, y)
+    return given.exactly(_square(bound, ball, y, key, queries))
+
+
+def side(i: Scalar, queries: Scalar, height: int, width: int) -> Int[Array, ""]:
+    """Side of the square at query number i, in pixels."""
+    halvings = jnp.sum(i > jnp.asarray(_HALVED_AT) * queries)
+    p = _SHARE * 0.5**halvings
+    return jnp.clip(jnp.round(jnp.sqrt(p * height * width)), 1, min(height, width)).astype(int)
+
+
+# Evaluations made, images, and their loss.
+_State = tuple[Int[Array, ""], Inputs, Float[Array, " n"]]
+
+
+@jax.jit
+def _square(
+    logits_fn: Partial, ball: Ball, y: Labels, key: PRNGKeyArray, queries: Scalar
+) -> Inputs:
+    n, height, width, channels = ball.x.shape
+    low, high = ball.bounds()
+
+    def score(z: Inputs) -> Float[Array, " n"]:
+        loss = loss_per_point(logits_fn(z), y, "margin")
+        return jnp.where(jnp.isnan(loss), -jnp.inf, loss)
+
+    def unfinished(state: _State) -> Array:
+        i, _, best = state
+        return (i < queries) & jnp.any(best <= 0)
+
+    def query(state: _State) -> _State:
+        i, z, best = state
+        u = jax.random.uniform(jax.random.fold_in(key, i), (n, 1, 1, 2 + channels))
+        s = side(i, queries, height, width)
+        row = jnp.floor(u[..., :1] * (height - s + 1))
+        column = jnp.floor(u[..., 1:2] * (width - s + 1))
+        rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]
+        window = (rows >= row) & (rows < row + s) & (columns >= column) & (columns < column + s)
+        proposal = jnp.where(window, jnp.where(u[..., 2:] < 0.5, high, low), z)
+        value = score(proposal)
+        better = (value > best) & (best <= 0)
+        return i + 1, choose(better, proposal, z), jnp.where(better, value, best)
+
+    up = jax.random.bernoulli(jax.random.fold_in(key, 0), shape=(n, 1, width, channels))
+    stripes = jnp.where(up, high, low)
+    beginning: _State = jnp.ones((), int), stripes, score(stripes)
+    return jax.lax.while_loop(unfinished, query, beginning)[1]
