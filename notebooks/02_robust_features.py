@@ -78,8 +78,6 @@ n_all: int = 500  # training images of the version with all classes, and test im
 # ## Setup
 
 # %%
-from functools import partial
-
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
@@ -117,12 +115,9 @@ indices = np.unique([*range(min(51, n_features)), *others])
 # verdict uses FGSM, as the demo does, and the page says where a longer attack would change it.
 
 # %%
-fgsm = partial(attacks.fgsm, epsilon=epsilon)
+fgsm = attacks.partial(attacks.fgsm, epsilon=epsilon)
 attack_of = {"FGSM": fgsm} | {
-    f"PGD-{steps}": partial(
-        attacks.pgd, epsilon=epsilon, steps=steps, step_size=2.5 * epsilon / steps
-    )
-    for steps in (10, 50)
+    f"PGD-{steps}": attacks.partial(attacks.pgd, epsilon=epsilon, steps=steps) for steps in (10, 50)
 }
 
 

@@ -67,8 +67,6 @@ steps: int = 300  # steps of gradient descent of the finite network
 # it with one step (FGSM). The attack is on the predictor at that time, and differentiates it.
 
 # %%
-from functools import partial
-
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
@@ -78,8 +76,8 @@ from jax.tree_util import Partial
 
 from ntklib import attacks, data, infinite, models, plots, training
 
-pgd = partial(attacks.pgd, epsilon=epsilon, steps=10, step_size=epsilon / 4)
-fgsm = partial(attacks.fgsm, epsilon=epsilon)
+pgd = attacks.partial(attacks.pgd, epsilon=epsilon, steps=10)
+fgsm = attacks.partial(attacks.fgsm, epsilon=epsilon)
 draws = [
     data.load(dataset, classes=classes, n_train=n_train, n_test=n_test, pool=pool, seed=seed)
     for seed in seeds

@@ -95,7 +95,7 @@ page = claims.Page("08_lazy_under_at", profile=profile, seeds=seeds, provenance=
 from ntklib import attacks, phases, training
 
 pgd = attacks.partial(attacks.pgd, epsilon=epsilon, steps=attack_steps)
-fgsm = attacks.partial(attacks.pgd, epsilon=epsilon, steps=1, step_size=epsilon, random_start=False)
+fgsm = attacks.partial(attacks.fgsm, epsilon=epsilon)
 sgd = training.SGD(learning_rate)
 recipe = training.Recipe(epochs=epochs, optimizer=sgd, batch_size=batch_size, loss="ce")
 study = phases.Study(network, phases.Images(dataset, n_train, pool), seeds, recipe)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from jax.tree_util import Partial
 
-from ntklib import attacks
+from ntklib import attacks, features, infinite
 
 FLOAT = {"allow_subnormal": False, "width": 32}
 DRAWN = (3, 3, 2, 2)
@@ -227,6 +227,11 @@ def test_logits_out_of_range_leave_the_images_alone():
 
 # NumPy inputs of a precision that JAX does not have.
 
+
+def flat_product(a, b, get):
+    return a.reshape(len(a), -1) @ b.reshape(len(b), -1).T
+
+
 EACH = [
     attacks.partial(attacks.fgsm),
     attacks.partial(attacks.random_sign),
@@ -272,6 +277,16 @@ def test_float64_images_are_attacked_as_they_are_when_rounded():
         rounded = attacks.pgd(f, np.float32(x), y, jax.random.key(0), **options)
         np.testing.assert_allclose(exact, rounded, atol=1e-7)
         np.testing.assert_array_equal(broken(f, exact, y), broken(f, rounded, y))
+
+
+@given(st.integers(0, 1000), st.just(0.0) | st.floats(1e-9, 1.0))
+def test_fgsm_of_features_stays_in_the_ball_of_float64_images_exactly(seed, epsilon):
+    x = np.random.default_rng(seed).integers(0, 256, (9, 2, 3, 1)) / 255.0
+    r = infinite.Regressor(flat_product, x[:4], np.array([[1.0], [-1.0]] * 2), ridge=0.1)
+    found = features.fgsm(r, [0, range(3)], x, np.arange(9) % 2, epsilon=epsilon)
+    assert found.dtype == x.dtype
+    for of_group in found:
+        assert_inside(of_group, x, epsilon, "linf", (0, 1))
 
 
 def test_in_a_compiled_function_float64_images_are_rounded():

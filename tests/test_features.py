@@ -1,5 +1,3 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,9 +38,7 @@ def cubic(x1, x2, get):
 
 
 def fgsm(epsilon, clip=(0.0, 1.0)):
-    return partial(
-        attacks.pgd, epsilon=epsilon, steps=1, step_size=epsilon, random_start=False, clip=clip
-    )
+    return attacks.partial(attacks.fgsm, epsilon=epsilon, clip=clip)
 
 
 # --- logits_fn ---

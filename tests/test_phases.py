@@ -11,7 +11,7 @@ from resumable import flat
 from ntklib import attacks, data, linear, models, ntk, phases, training
 
 PGD = attacks.partial(attacks.pgd, epsilon=0.1, steps=2)
-FGSM = attacks.partial(attacks.pgd, epsilon=0.1, steps=1, step_size=0.1, random_start=False)
+FGSM = attacks.partial(attacks.fgsm, epsilon=0.1)
 SMOOTHED = attacks.smoothed(PGD, models.get("cnn_mnist", n_classes=10, softplus=5.0))
 RECIPE = training.Recipe(epochs=2, optimizer=training.SGD(0.1), batch_size=30, loss="ce")
 STUDY = phases.Study("cnn_mnist", phases.Images("digits", 60), [3, 5], RECIPE)
