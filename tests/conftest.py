@@ -11,6 +11,26 @@ jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 
+# Files that start the runner or a browser, that train for long, or that compile much. `make check`
+# leaves them out.
+SLOW = {
+    "test_analytic", "test_cluster", "test_convolution", "test_environment", "test_features",
+    "test_infinite", "test_layerwise", "test_machine", "test_models", "test_ntk", "test_packaging",
+    "test_phases", "test_recipes", "test_soundness", "test_training", "test_trainings",
+    "test_workflow",
+}  # fmt: skip
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: left out by make check")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in SLOW or item.path.parent.name == "browser":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)
