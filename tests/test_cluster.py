@@ -60,13 +60,14 @@ from pathlib import Path
 import yaml
 
 if sys.argv[1] == "get":
-    done = Path(sys.argv[3]).read_text() if Path(sys.argv[3]).exists() else ""
+    status = Path(f"exit-{{sys.argv[3]}}")
+    done = status.read_text() if status.exists() else ""
     print({{"": "Running", "0": "Succeeded"}}.get(done.strip(), "Failed"))
 else:
     pod = yaml.safe_load(sys.stdin)
     assert pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == "mine"
     [job] = pod["spec"]["containers"]
-    script = f"sh {{job['command'][1]}} > log 2>&1; echo $? > {{pod['metadata']['name']}}"
+    script = f"sh {{job['command'][1]}} > log 2>&1; echo $? > exit-{{pod['metadata']['name']}}"
     subprocess.Popen(["sh", "-c", script], cwd=job["workingDir"], stdout=2, start_new_session=True)
 """
 
@@ -91,7 +92,7 @@ def test_the_script_for_pods_does_what_the_book_says(tmp_path):
     command = ["run", "toy", "--profile", "smoke", "--", *options]
     done = toy_book.run(toy, "workflow", *command, **environ)
     assert done.returncode == 0, done.stderr
-    assert len(list(toy.glob("job-*"))) == 1
+    assert len(list(toy.glob("exit-job-*"))) == 1
     assert len(toy_book.results(toy)) == 1
     toy_book.replace(toy / "notebooks/01_toy.py", "quantities = {", "1 / 0\nquantities = {")
     done = toy_book.run(toy, "workflow", *command, **environ)
