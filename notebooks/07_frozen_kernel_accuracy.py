@@ -16,7 +16,7 @@
 # %% tags=["hide-input"]
 from ntklib import claims
 
-claims.load()["L3"]
+claims.load()["L3a"]
 
 # %% tags=["hide-input"]
 claims.load()["L5"]
@@ -478,7 +478,7 @@ measurements["fixed kernel minus adversarial network, all attacks"] = claims.dif
 )
 
 # %%
-outcome = page.judge("L3", quantities, measurements=measurements)
+outcome = page.judge("L3a", quantities, measurements=measurements)
 outcome
 
 # %%
@@ -538,7 +538,7 @@ Markdown(f"In this run, {of_run(outcome.checks, measurements)}")
 
 # %% tags=["hide-input"]
 def of_record(record):
-    return of_run(record.claims["L3"].checks, record.measurements)
+    return of_run(record.claims["L3a"].checks, record.measurements)
 
 
 Markdown(page.records(of_record, "cifar", "cifar8"))

@@ -118,7 +118,13 @@ claims:
     notebook: 01_toy
     status: available
     checks:
-      - {name: gap, quantity: a gap, predicate: ">=", margin: 0.5, why: "none"}
+      - name: gap
+        kind: evidence
+        role: "none"
+        quantity: a gap
+        predicate: ">="
+        margin: 0.5
+        why: "none"
 """
 TOC = """\
 format: jb-book

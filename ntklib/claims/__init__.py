@@ -4,7 +4,7 @@ A notebook makes a `Page`, holds what it has measured against its claims with `P
 takes what it says of recorded results from `Page.record`. Nothing here needs JAX.
 """
 
-from ntklib.claims._estimates import Estimate, difference, estimate, estimates
+from ntklib.claims._estimates import Estimate, difference, estimate, estimates, ratio
 from ntklib.claims._files import RegistryError
 from ntklib.claims._page import Page
 from ntklib.claims._registry import Check, Claim, Margin, Paper, Registry, Reported, load
@@ -24,7 +24,8 @@ from ntklib.claims._verdicts import (
     Finding,
     Outcome,
     badge,
-    verdict,
+    decide,
+    worst,
 )
 
 __all__ = [
@@ -48,11 +49,13 @@ __all__ = [
     "Result",
     "Soundness",
     "badge",
+    "decide",
     "difference",
     "estimate",
     "estimates",
     "load",
+    "ratio",
     "read_result",
-    "verdict",
+    "worst",
     "write_result",
 ]

@@ -11,7 +11,7 @@ from ntklib.claims._estimates import Estimate
 from ntklib.claims._files import located
 from ntklib.claims._registry import Claim, load
 from ntklib.claims._results import CheckResult, Result, Soundness, read_result
-from ntklib.claims._verdicts import Finding, Outcome, verdict
+from ntklib.claims._verdicts import Finding, Outcome, decide
 
 
 @dataclass
@@ -116,18 +116,13 @@ class Page:
             e = quantities[name]
             passed = check.passed(e.low, e.high, self.profile)
             found[name] = CheckResult(
-                **vars(e), predicate=check.describe(self.profile), passed=passed
+                **vars(e), kind=check.kind, predicate=check.describe(self.profile), passed=passed
             )
         findings = self.soundness if soundness is None else soundness
-        decided = verdict(
-            [result.passed for result in found.values()],
-            n_seeds=len(set(self.seeds)),
-            sound=all(finding.ok for finding in findings),
-            profile=self.profile,
-        )
+        decided = decide(found, findings, n_seeds=len(set(self.seeds)), profile=self.profile)
         return Outcome(
             found,
-            decided,
+            *decided,
             self.claims[claim],
             self.profile,
             tuple(self.seeds),

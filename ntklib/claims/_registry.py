@@ -43,9 +43,15 @@ class Reported:
 
 @dataclass(frozen=True)
 class Check:
-    """A predicate on one quantity, fixed before the quantity is measured."""
+    """A predicate on one quantity, fixed before the quantity is measured.
+
+    A `gate` says whether the experiment could show the claim at all, `evidence` decides it; `role`
+    says why the check is of its kind.
+    """
 
     name: str
+    kind: str
+    role: str
     quantity: str
     predicate: str
     margin: Margin | dict[str, Margin]
@@ -192,6 +198,8 @@ def _claim(
     names = [check["name"] for check in entry["checks"]]
     if len(set(names)) < len(names):
         raise RegistryError(f"{where}: two checks have the same name")
+    if names and all(check["kind"] == "gate" for check in entry["checks"]):
+        raise RegistryError(f"{where}: all checks are gates, so nothing can decide it")
     if entry.get("headline") not in [None, *names]:
         raise RegistryError(f"{where}: headline names no check; allowed: {', '.join(names)}")
     made = {
@@ -200,9 +208,13 @@ def _claim(
         "checks": tuple(
             _check(c, f"{where}, check {c['name']}", lineages) for c in entry["checks"]
         ),
-        "headline": entry.get("headline", names[0] if names else None),
+        "headline": entry.get("headline", _first_evidence(entry["checks"])),
     }
     return Claim(**entry | made)
+
+
+def _first_evidence(checks: list[dict[str, Any]]) -> str | None:
+    return next((check["name"] for check in checks if check["kind"] == "evidence"), None)
 
 
 def _check(entry: dict[str, Any], where: str, lineages: Lineages) -> Check:

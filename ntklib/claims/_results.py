@@ -16,8 +16,9 @@ _OUTCOMES = {True: "holds", False: "fails", None: "undecided"}
 
 @dataclass(frozen=True)
 class CheckResult(Estimate):
-    """What was measured for a check, its predicate as text, and whether it holds."""
+    """What was measured for a check, of which kind it is, its predicate, and whether it holds."""
 
+    kind: str
     predicate: str
     passed: bool | None
 
@@ -31,20 +32,22 @@ class CheckResult(Estimate):
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain data."""
-        return super().as_dict() | {"predicate": self.predicate, "passed": self.passed}
+        told = {"kind": self.kind, "predicate": self.predicate, "passed": self.passed}
+        return super().as_dict() | told
 
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """The verdict on a claim, and its checks by name."""
+    """The verdict on a claim, what decided it in words, and its checks by name."""
 
     checks: dict[str, CheckResult]
     verdict: str
+    reason: str
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain data."""
         checks = [{"name": name} | check.as_dict() for name, check in self.checks.items()]
-        return {"checks": checks, "verdict": self.verdict}
+        return {"checks": checks, "verdict": self.verdict, "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """The content of a result file (see `schemas/result.yml`)."""
         return vars(self) | {
-            "schema": 2,
+            "schema": 3,
             "claims": [{"claim": name} | found.as_dict() for name, found in self.claims.items()],
             "soundness": [asdict(finding) for finding in self.soundness],
             "measurements": plain(self.measurements),
@@ -123,12 +126,15 @@ class Result:
 
         def check(entry: dict[str, Any]) -> CheckResult:
             numbers = vars(Estimate.from_dict(entry))
-            return CheckResult(**numbers, predicate=entry["predicate"], passed=entry["passed"])
+            told = {name: entry[name] for name in ("kind", "predicate", "passed")}
+            return CheckResult(**numbers, **told)
 
         made = {
             "claims": {
                 entry["claim"]: ClaimResult(
-                    {c["name"]: check(c) for c in entry["checks"]}, entry["verdict"]
+                    {c["name"]: check(c) for c in entry["checks"]},
+                    entry["verdict"],
+                    entry["reason"],
                 )
                 for entry in content["claims"]
             },

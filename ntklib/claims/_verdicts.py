@@ -2,23 +2,26 @@
 
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
 from markupsafe import Markup
 
 from ntklib.claims._files import render
 from ntklib.claims._registry import Claim
-from ntklib.claims._results import ClaimResult, Soundness, plain
+from ntklib.claims._results import CheckResult, ClaimResult, Soundness, plain
 
 ICONS = {
     "reproduced": "✔",
     "partly": "◐",
     "not reproduced": "✘",
     "inconclusive": "?",
+    "exploratory": "◇",
+    "one seed": "1",
     "not run": "○",
     "holds": "✔",
     "fails": "✘",
@@ -54,22 +57,56 @@ class Finding(Protocol):
         """What the value is."""
 
 
-def verdict(
-    passed: Sequence[bool | None], *, n_seeds: int, sound: bool, profile: str = "laptop"
-) -> str:
-    """The verdict that the checks' outcomes give.
+def worst(of_seeds: Iterable[Sequence[Finding]]) -> list[Finding]:
+    """For each soundness check, the finding of the seed that is furthest above its limit."""
+    by_name: dict[str, list[Finding]] = {}
+    for finding in chain.from_iterable(of_seeds):
+        by_name.setdefault(finding.name, []).append(finding)
+    return [max(found, key=lambda f: (not f.ok, f.value - f.limit)) for found in by_name.values()]
 
-    `reproduced` if all passed, `not reproduced` if all failed, `partly` if some passed and some
-    failed, else `inconclusive`. Fewer than three seeds, an attack that is not sound, no checks,
-    or the profile `smoke` give `inconclusive`.
+
+def decide(
+    checks: Mapping[str, CheckResult],
+    findings: Sequence[Finding] = (),
+    *,
+    n_seeds: int,
+    profile: str = "laptop",
+) -> tuple[str, str]:
+    """The verdict on a claim, and what decided it, in words.
+
+    Nothing that is asked of the experiment may be open: an attack that is not sound or a gate that
+    is not passed give `inconclusive`. Then evidence decides: `reproduced` if all of it holds, `not
+    reproduced` if all fails, `partly` if some holds and some fails, else `inconclusive`. A claim
+    without checks is `exploratory`; a single seed has no interval, and gives `one seed`.
     """
-    if n_seeds < MINIMUM_SEEDS or not sound or not passed or profile == "smoke":
-        return "inconclusive"
-    if all(p is True for p in passed):
-        return "reproduced"
-    if all(p is False for p in passed):
-        return "not reproduced"
-    return "partly" if True in passed and False in passed else "inconclusive"
+    evidence = {name: c.passed for name, c in checks.items() if c.kind == "evidence"}
+    held, failed, undecided = (
+        _named([name for name, passed in evidence.items() if passed is outcome])
+        for outcome in (True, False, None)
+    )
+    gates = _named([n for n, c in checks.items() if c.kind == "gate" and c.passed is not True])
+    unsound = _named([f.name for f in findings if not f.ok])
+    if profile == "smoke":
+        return "inconclusive", "the profile smoke shows that the notebook runs, and no more"
+    if not checks:
+        return "exploratory", "the claim has no predicate; what is measured is shown"
+    if n_seeds == 1:
+        return "one seed", "one seed has no interval"
+    if n_seeds < MINIMUM_SEEDS:
+        return "inconclusive", f"{n_seeds} seeds, where a verdict needs {MINIMUM_SEEDS}"
+    if unsound:
+        return "inconclusive", f"the attack is not sound: {unsound}"
+    if gates:
+        return "inconclusive", f"gate not passed: {gates}"
+    if held and failed:
+        return "partly", f"evidence holds: {held}; fails: {failed}"
+    if undecided or not evidence:
+        return "inconclusive", f"undecided: {undecided or 'no evidence is asked for here'}"
+    return ("reproduced", f"holds: {held}") if held else ("not reproduced", f"fails: {failed}")
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names)
 
 
 def badge(verdict: str) -> Markup:
@@ -107,16 +144,17 @@ class Outcome(ClaimResult):
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         quantities = {check.name: check.quantity for check in self.claim.checks}
         rows = [
-            (name, quantities[name], check.predicate, f"{check:.3f}", check.outcome)
+            (name, check.kind, quantities[name], check.predicate, f"{check:.3f}", check.outcome)
             for name, check in self.checks.items()
         ] + [
-            ("soundness", f.meaning, f"<= {f.limit:g}", f"{f.value:.3f}", f.outcome)
+            ("soundness", "gate", f.meaning, f"<= {f.limit:g}", f"{f.value:.3f}", f.outcome)
             for f in self.soundness
         ]
         cells = [(*row, f"{ICONS[outcome]} {outcome}") for *row, outcome in rows]
         seeds = f"{len(set(self.seeds))} seeds"
         shown = {"badge": badge(self.verdict), "seeds": seeds, "profile": self.profile}
-        text = f"{self.claim.id}: {self.verdict} ({seeds})"
+        shown["reason"] = self.reason
+        text = f"{self.claim.id}: {self.verdict} ({seeds}): {self.reason}"
         return {
             MIME: self.as_dict(),
             "text/html": render("outcome.html", **shown, rows=cells),
