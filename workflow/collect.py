@@ -43,10 +43,10 @@ def collect(project: Project, content: nbformat.NotebookNode) -> claims.Result:
     measured = [name for outcome in found for name in outcome["measurements"]]
     if len(set(measured)) < len(measured):
         raise ValueError(f"two outcomes have a measurement of one name, among {measured}")
-    verdicts = ("claim", "checks", "verdict")
+    verdicts = ("claim", "checks", "verdict", "reason")
     return claims.Result.from_dict(
         {
-            "schema": 2,
+            "schema": 3,
             "notebook": about["notebook"],
             "profile": run["parameters"]["profile"],
             "seeds": run["parameters"]["seeds"],
