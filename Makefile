@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: env book test check run record colab peers bench lock clean help
+.PHONY: env book test check run record fresh colab peers bench lock clean help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -42,6 +42,9 @@ run: $(READY)    ## run one notebook: make run NB=ntk_transfer PROFILE=laptop SE
 
 record: $(READY) ## run one notebook and keep its result under records/
 	@$(BIN)/python -m workflow record "$$NB" --profile "$$PROFILE" --set="$$SET"
+
+fresh: $(READY)  ## run all notebooks on the seeds of the profile fresh, keep the results
+	@$(BIN)/python -m workflow record --profile fresh
 
 # With PYTHON, if given, else the latest of 3.11 to 3.13; Colab has 3.13.
 colab: $(READY)  ## run the notebooks with the packages and the versions that Colab has

@@ -39,8 +39,8 @@ def _only_run(root: Path) -> Iterator[None]:
         yield
 
 
-def _snakemake(root: Path, target: str, options: list[str], **settings: Any) -> None:
-    command = [sys.executable, "-m", "snakemake", target, "--snakefile", "workflow/Snakefile"]
+def _snakemake(root: Path, targets: list[str], options: list[str], **settings: Any) -> None:
+    command = [sys.executable, "-m", "snakemake", *targets, "--snakefile", "workflow/Snakefile"]
     command += ["--cores", str(machine.cores()), "--nolock", "--rerun-incomplete", "--keep-going"]
     command += ["--rerun-triggers", "mtime", "params", "--workflow-profile", "none"]
     if not options:  # who gives some hears what Snakemake does
@@ -67,45 +67,55 @@ def _book(project: Project, options: list[str]) -> None:
         project.key(notebook, project.parameters(notebook, "laptop"))
     trainings.shared(project, "laptop", {})
     with _only_run(project.root):
-        _snakemake(project.root, "book", options)
+        _snakemake(project.root, ["book"], options)
     print(f"The book is at {os.path.relpath(project.root / 'build' / 'html' / 'index.html')}")
 
 
 def _run(
-    project: Project, notebook: str, profile: str, overrides: dict[str, Any], options: list[str]
-) -> claims.Result:
-    values = project.parameters(notebook, profile, overrides)
-    project.key(notebook, values)
-    if project.notebooks[notebook].trainings:
-        trainings.shared(project, profile, {notebook: overrides})
-    executed = EXECUTED.format(notebook=notebook, profile=profile)
-    result = RESULT.format(notebook=notebook, profile=profile)
+    project: Project,
+    notebooks: list[str],
+    profile: str,
+    overrides: dict[str, Any],
+    options: list[str],
+) -> dict[str, claims.Result]:
+    """Runs notebooks, and tells what each has found."""
+    values = {name: project.parameters(name, profile, overrides) for name in notebooks}
+    for name in notebooks:
+        project.key(name, values[name])
+    of_each = dict.fromkeys(notebooks, overrides)
+    if any(project.notebooks[name].trainings for name in notebooks):
+        trainings.shared(project, profile, of_each)
+    targets = [RESULT.format(notebook=name, profile=profile) for name in notebooks]
+    chosen = {"profile": profile, "overrides": of_each, "alone": len(notebooks) == 1}
     with _only_run(project.root):
-        chosen = {"profile": profile, "overrides": {notebook: overrides}}
-        _snakemake(project.root, result, options, alone=True, **chosen)
-        _, found = trusted(project, notebook, profile, values)
-    for claim in found.claims.values():
-        for name, check in claim.checks.items():
-            print(f"{name}: {measured(check)} {check.predicate}: {check.outcome}")
-    for finding in found.soundness:
-        if not finding.ok:
-            print(f"unsound attack: {finding.name} is {finding.value:.3g}, above {finding.limit:g}")
-    few = len(found.seeds) < claims.MINIMUM_SEEDS
-    needed = f"; a verdict needs {claims.MINIMUM_SEEDS}" if few else ""
-    seeds = f"seeds {found.seeds}{needed}"
-    for claim_id, claim in found.claims.items():
-        print(f"{claim_id}: {claim.verdict} (profile {profile}, {seeds})")
-    print(f"notebook: {executed}")
-    print(f"result: {result}")
+        _snakemake(project.root, targets, options, **chosen)
+        found = {name: trusted(project, name, profile, values[name])[1] for name in notebooks}
+    for name, result in found.items():
+        _tell(result)
+        print(f"notebook: {EXECUTED.format(notebook=name, profile=profile)}")
+        print(f"result: {RESULT.format(notebook=name, profile=profile)}")
     return found
 
 
-def _record(project: Project, notebook: str, profile: str, *rest: Any) -> None:
+def _tell(found: claims.Result) -> None:
+    """Prints what a result says of each claim."""
+    for claim_id, claim in found.claims.items():
+        for name, check in claim.checks.items():
+            print(f"{name} ({check.kind}): {measured(check)} {check.predicate}: {check.outcome}")
+        seeds = f"profile {found.profile}, seeds {found.seeds}"
+        print(f"{claim_id}: {claim.verdict} ({seeds}): {claim.reason}")
+    for finding in found.soundness:
+        if not finding.ok:
+            print(f"unsound attack: {finding.name} is {finding.value:.3g}, above {finding.limit:g}")
+
+
+def _record(project: Project, notebooks: list[str], profile: str, *rest: Any) -> None:
     if profile == "smoke":
         raise UsageError("PROFILE: smoke gives no verdict; there is nothing to record")
-    record = Path("records") / notebook / f"{profile}.json"
-    claims.write_result(project.root / record, _run(project, notebook, profile, *rest))
-    print(f"record: {record}")
+    for name, result in _run(project, notebooks, profile, *rest).items():
+        record = Path("records") / name / f"{profile}.json"
+        claims.write_result(project.root / record, result)
+        print(f"record: {record}")
 
 
 def main(arguments: list[str] | None = None, project: Project | None = None) -> None:
@@ -117,9 +127,10 @@ def main(arguments: list[str] | None = None, project: Project | None = None) -> 
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("book", help="execute what changed and render the book")
-    for name, text in (("run", "run one notebook"), ("record", "run one and keep its result")):
+    kept = "run one, or all that the profile names, and keep the results"
+    for name, text in (("run", "run one notebook"), ("record", kept)):
         command = commands.add_parser(name, help=text)
-        command.add_argument("notebook")
+        command.add_argument("notebook", nargs=None if name == "run" else "?")
         command.add_argument("--profile", default="laptop")
         command.add_argument("--set", default="", metavar="'NAME=VALUE ...'")
     asked, options = parser.parse_args(given[:end]), given[end + 1 :]
@@ -131,8 +142,11 @@ def main(arguments: list[str] | None = None, project: Project | None = None) -> 
             _book(project, options)
         else:
             work = _run if asked.command == "run" else _record
-            notebook = project.named(asked.notebook)
-            work(project, notebook, asked.profile, parse_set(asked.set), options)
+            if asked.notebook is None:
+                notebooks = project.of_profile(asked.profile)
+            else:
+                notebooks = [project.named(asked.notebook)]
+            work(project, notebooks, asked.profile, parse_set(asked.set), options)
 
 
 if __name__ == "__main__":

@@ -145,6 +145,21 @@ class Project:
             )
         return found
 
+    def of_profile(self, profile: str) -> list[str]:
+        """The notebooks of the book for which a profile has an entry.
+
+        Raises:
+            UsageError: if there is no such profile.
+        """
+        self._known(profile)
+        return [name for name in self.published() if name in self.profiles[profile]]
+
+    def _known(self, profile: str) -> None:
+        if profile not in self.profiles:
+            raise UsageError(
+                f"PROFILE: {profile!r} is unknown; allowed: {', '.join(self.profiles)}"
+            )
+
     def profiles_of(self, notebook: str) -> list[str]:
         """The profiles that have an entry for a notebook."""
         return [profile for profile, entries in self.profiles.items() if notebook in entries]
@@ -159,10 +174,7 @@ class Project:
         """
         if notebook not in self.notebooks:
             raise UsageError(f"{notebook}: notebooks/{notebook}.py does not exist")
-        if profile not in self.profiles:
-            raise UsageError(
-                f"PROFILE: {profile!r} is unknown; allowed: {', '.join(self.profiles)}"
-            )
+        self._known(profile)
         if notebook not in self.profiles[profile]:
             raise UsageError(f"PROFILE: profiles/{profile}.yml has no entry for {notebook}")
         chosen = self.profiles[profile][notebook] | (overrides or {})

@@ -139,6 +139,20 @@ def claims_table(project: Project, live: str) -> str:
     return made("claims.html", claims=rows)
 
 
+def agreement(project: Project, live: str) -> str:
+    """On how many checks the live results and those on fresh seeds agree, and which differ."""
+    compared = []
+    for notebook in project.published():
+        found = results(project, notebook, live)
+        for claim, fresh in (found["fresh"].claims if "fresh" in found else {}).items():
+            here = found[live].claims[claim].checks
+            compared += [
+                (claim, n, here[n], check) for n, check in fresh.checks.items() if n in here
+            ]
+    other = [row for row in compared if row[2].passed is not row[3].passed]
+    return made("agreement.md", compared=compared, other=other)
+
+
 def benchmarks_tables(files: Iterable[Path]) -> str:
     """What `make bench` measured, one section a machine."""
     works = [json.loads(path.read_text(encoding="utf-8"))["works"] for path in sorted(files)]
@@ -162,6 +176,7 @@ def stage(project: Project, live: str) -> None:
         provenance.append(made("provenance.md", **known, title=titles))
     generated = {
         "claims_table": claims_table(project, live),
+        "agreement": agreement(project, live),
         "provenance": "\n".join(provenance),
         "benchmarks": benchmarks_tables((root / "benchmarks" / "results").glob("*.json")),
     }
