@@ -20,7 +20,7 @@ from scipy import stats
 from ntklib import claims
 from ntklib.claims import Estimate
 
-RESULT = Path(__file__).parent / "results" / "coverage.json"
+RESULT = Path(__file__).with_suffix(".json")
 SEEDS, POINTS, SPREADS = (3, 6, 10), (0, 100, 1000), (0.0, 0.03, 0.1)
 N_FEATURES = 50
 

@@ -513,6 +513,33 @@ def test_a_page_names_the_profiles_that_it_has_no_result_of(first_book, monkeypa
     assert f"{missing}s `cifar` and `paper`." in of_results(project, {"laptop": found})
 
 
+def test_the_book_says_on_how_many_checks_fresh_seeds_agree(first_book, monkeypatch):
+    project = toy_book.use(first_book, monkeypatch)
+    assert "no record of the profile `fresh`" in stage.agreement(project, "laptop")
+    found = claims.read_result(first_book / RESULT)
+    (first_book / "profiles" / "fresh.yml").write_text("extends: laptop\nnotebooks:\n  01_toy:\n")
+    project = toy_book.use(first_book, monkeypatch)
+    record = first_book / "records" / "01_toy" / "fresh.json"
+    claims.write_result(record, dataclasses.replace(found, profile="fresh"))
+    assert "Of 1 checks, 1 have the same outcome." in stage.agreement(project, "laptop")
+    checks = {"gap": dataclasses.replace(found.claims["T1"].checks["gap"], passed=None)}
+    other = dataclasses.replace(found.claims["T1"], checks=checks)
+    claims.write_result(record, dataclasses.replace(found, profile="fresh", claims={"T1": other}))
+    shown = stage.agreement(project, "laptop")
+    assert "Of 1 checks, 0 have the same outcome." in shown
+    assert "| T1: gap | 0.600" in shown
+    assert ": undecided |" in shown
+
+
+def test_the_page_on_intervals_has_each_cell_of_the_simulation(tmp_path):
+    row = {"kind": "mean", "seeds": 3, "points": 100, "shared": True}
+    rows = [row | {"spread": 0.0, "covered": 0.94}, row | {"spread": 0.1, "covered": 0.961}]
+    (tmp_path / "coverage.json").write_text(json.dumps({"trials": 9, "rows": rows}))
+    shown = stage.coverage(tmp_path / "coverage.json")
+    assert "| mean | 3 | 100, the same for all seeds | 94.0 to 96.1 % |" in shown
+    assert "9 trials a cell" in shown
+
+
 def test_the_page_of_benchmarks_has_each_ratio_beside_its_peer(tmp_path):
     [path] = (toy_book.ROOT / "benchmarks" / "results").glob("cpu-2.json")
     content = json.loads(path.read_text())

@@ -166,6 +166,8 @@ def write(folder: Path) -> Path:
         "_toc.yml": TOC,
         "book/_ext/stall.py": STALL,
         "book/claims.yml": REGISTRY,
+        "CHANGELOG.md": "# Changelog\n",
+        "benchmarks/coverage.json": '{"trials": 0, "rows": []}',
         "book/index.md": "# Toys\n\n```{include} ../generated/claims_table.md\n```\n",
         "book/provenance.md": "# Provenance\n\n```{include} ../generated/provenance.md\n```\n",
         "notebooks/01_toy.py": NOTEBOOK,

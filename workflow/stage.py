@@ -18,6 +18,7 @@ from ntklib import claims
 from workflow import machine
 from workflow.collect import trusted
 from workflow.errors import BuildError, explained
+from workflow.history import history, reasons
 from workflow.plan import RESULT, Project
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -27,7 +28,8 @@ Found = dict[str, claims.Result]
 
 def prose(project: Project) -> list[Path]:
     """All files, besides executed notebooks and results, that the pages are made from."""
-    files = [project.root / name for name in ("_config.yml", "_toc.yml", "workflow/stage.py")]
+    names = ("_config.yml", "_toc.yml", "CHANGELOG.md", "benchmarks/coverage.json")
+    files = [project.root / name for name in (*names, "workflow/stage.py")]
     for folder in ("book", "records", "benchmarks/results", "workflow/templates"):
         files += [p for p in (project.root / folder).rglob("*") if p.is_file()]
     return sorted(p.relative_to(project.root) for p in files if "__pycache__" not in p.parts)
@@ -153,6 +155,17 @@ def agreement(project: Project, live: str) -> str:
     return made("agreement.md", compared=compared, other=other)
 
 
+def coverage(path: Path) -> str:
+    """How often intervals hold the truth, from what `benchmarks.coverage` has kept."""
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    rows: dict[tuple[Any, ...], list[float]] = {}
+    for row in kept["rows"]:
+        cell = tuple(row[name] for name in ("kind", "seeds", "points", "shared"))
+        rows.setdefault(cell, []).append(row["covered"])
+    spreads = {row["spread"] for row in kept["rows"]}
+    return made("coverage.md", rows=rows, trials=kept["trials"], spreads=spreads)
+
+
 def benchmarks_tables(files: Iterable[Path]) -> str:
     """What `make bench` measured, one section a machine."""
     works = [json.loads(path.read_text(encoding="utf-8"))["works"] for path in sorted(files)]
@@ -178,6 +191,9 @@ def stage(project: Project, live: str) -> None:
         "claims_table": claims_table(project, live),
         "agreement": agreement(project, live),
         "provenance": "\n".join(provenance),
+        "coverage": coverage(root / "benchmarks" / "coverage.json"),
+        "history": made("history.md", claims=project.registry.claims, history=history(root)),
+        "reasons": reasons((root / "CHANGELOG.md").read_text(encoding="utf-8")),
         "benchmarks": benchmarks_tables((root / "benchmarks" / "results").glob("*.json")),
     }
     (source / "generated").mkdir()

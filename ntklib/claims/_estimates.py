@@ -89,7 +89,7 @@ def estimate(
 
     $$t_{S-1}^2\, A + t_{G-1}^2 \max(B - C, 0)$$
 
-    with 97.5 % quantiles of Student's t (Graybill & Wang 1980). The second term is about zero if
+    with 97.5 % quantiles of Student's t (Howe 1974). The second term is about zero if
     each seed has points of its own.
 
     Args:
