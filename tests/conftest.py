@@ -31,6 +31,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_forgotten():
+    """A process that has compiled some ten thousand programs has no room for another: Linux lets it
+    map 65,530 pieces of memory, and LLVM then crashes.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)
