@@ -55,7 +55,7 @@ def compare(plain: Path, *command: str, moments: int, seed: int, **environ: str)
                 process.kill()
             else:
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.communicate(timeout=60)  # what it has started ends soon after it
     done = toy_book.run(disturbed, *command, **environ)
     check(done.returncode, done.stderr)
 

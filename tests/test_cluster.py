@@ -25,7 +25,7 @@ def submitting(folder):
 def test_a_cluster_finds_what_one_machine_finds_to_the_last_bit(tmp_path):
     here = toy_book.write_trainings(tmp_path / "here", seeds="[7]")
     there = shutil.copytree(here, tmp_path / "there")
-    done = toy_book.run(here, "workflow", "book")
+    done = toy_book.run(here, "workflow", "record")
     assert done.returncode == 0, done.stderr
     steps = there / "steps"
     done = toy_book.run(there, "workflow", "book", "--", *submitting(there), TOY_STEPS=steps)

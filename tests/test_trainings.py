@@ -13,6 +13,8 @@ import toy_book
 from ntklib import claims
 from workflow import trainings
 
+RECORD = ("workflow", "record")  # all pages, none of which is rendered
+MOMENTS = int(os.environ.get("NTKLIB_MOMENTS", "5"))
 PAGES = ("01_toy", "02_toy", "03_toy")
 FIRST, SECOND, OWN = (
     [f"{folder}/seed-{seed}" for seed in range(3)]
@@ -105,7 +107,7 @@ def test_what_is_made_again(what, built):
     (built / "steps").unlink()
     (built / "steps").touch()
     before = started(built)
-    done = toy_book.run(built, "workflow", "book", TOY_STEPS=built / "steps")
+    done = toy_book.run(built, *RECORD, TOY_STEPS=built / "steps")
     assert done.returncode == 0, done.stderr
     assert sorted(steps(built)) == sorted(again)
     after = started(built)
@@ -136,7 +138,7 @@ def test_parameters_of_one_run_are_trained_inside_its_page(built):
 
 
 def test_what_another_program_has_begun_is_not_gone_on_with(toy):
-    process = toy_book.start(toy, "workflow", "book", TOY_STEPS=toy / "steps", TOY_STEP=0.1)
+    process = toy_book.start(toy, *RECORD, TOY_STEPS=toy / "steps", TOY_STEP=0.1)
     deadline = time.monotonic() + 120
     while not (toy / "steps").exists() or len((toy / "steps").read_text().splitlines()) < 5:
         assert time.monotonic() < deadline
@@ -145,7 +147,7 @@ def test_what_another_program_has_begun_is_not_gone_on_with(toy):
     process.communicate()
     begun = steps(toy)
     toy_book.replace(toy / "ntklib/toys.py", "that take", "which take")
-    done = toy_book.run(toy, "workflow", "book", TOY_STEPS=toy / "steps")
+    done = toy_book.run(toy, *RECORD, TOY_STEPS=toy / "steps")
     assert done.returncode == 0, done.stderr
     assert steps(toy) == {name: n + begun.get(name, 0) for name, n in ALL.items()}
 
@@ -194,7 +196,7 @@ def test_a_training_that_fails_costs_only_the_pages_that_need_it(toy):
         toy / "ntklib/toys.py", "for _ in range", "assert self.number == 5\n        for _ in range"
     )
     toy_book.replace(toy / "notebooks/04_toy.py", "Steps(n_train, each.seed, (each,))", "each")
-    done = toy_book.run(toy, "workflow", "book")
+    done = toy_book.run(toy, *RECORD)
     assert done.returncode == 1
     assert "04_toy (laptop): done" in done.stderr
     assert "01_toy (laptop): started" not in done.stderr
@@ -220,4 +222,4 @@ def test_trainings_come_in_any_nesting_and_after_their_parents(toy, monkeypatch)
 def test_whenever_a_run_is_killed_the_next_one_finds_what_it_would_have_found(tmp_path):
     toy = toy_book.write_trainings(tmp_path / "plain")
     environ = {"TOY_STEP": "0.02"}
-    interruptions.compare(toy, "workflow", "run", "toy", moments=20, seed=0, **environ)
+    interruptions.compare(toy, "workflow", "run", "toy", moments=MOMENTS, seed=0, **environ)
