@@ -41,19 +41,11 @@ class Model:
 
 
 def from_flax(module: nn.Module) -> Model:
-    """Any flax module as a model without an infinite twin.
+    """Any module of `flax.linen` as a model without an infinite twin, named as the module's class.
 
-    Args:
-        module: of `flax.linen`. Its `__call__` takes the inputs, and returns logits
-            (n, n_classes). If it also takes a keyword `train` or `deterministic`, that says whether
-            it is in training mode, or is not, and the model gets `apply_train`, whose key serves
-            every stream of random numbers, "dropout" or another.
-
-    Returns:
-        The model, named as the module's class.
-
-    Raises:
-        TypeError: if it is no object of a class of `flax.linen`.
+    The module takes the inputs, and returns logits (n, n_classes). If it also takes a keyword
+    `train` or `deterministic`, that says whether it is in training mode, or is not, and the model
+    gets `apply_train`, whose key serves every stream of random numbers, "dropout" or another.
     """
     if not isinstance(module, nn.Module):
         kind = module if isinstance(module, type) else type(module)
@@ -82,13 +74,7 @@ def antisymmetric(model: Model) -> Model:
     f = (g(theta_1) - g(theta_2)) / sqrt(2), where theta_1 = theta_2 at the start, and both are
     trained, with one dropout for both. Then f = 0 at the start (a compiler that treats the copies
     differently leaves rounding), and the tangent kernel of f there is that of g (Chizat et al.
-    2019; Zhang et al. 2020).
-
-    Args:
-        model: the model g.
-
-    Returns:
-        The model f, with the infinite twin of g; for one g always the same one.
+    2019; Zhang et al. 2020), as is the infinite twin. For one g it is always the same f.
     """
 
     def init(key: PRNGKeyArray, x: Array) -> Variables:
