@@ -33,8 +33,8 @@ Leaves = tuple[int, ...]  # positions among the leaves of the parameters
 class Product(NamedTuple):
     """Gradients of the outputs of a network with respect to one layer, h^T d."""
 
-    h: Float[Array, "*n p a"]
-    d: Float[Array, "*n c p b"]
+    h: Float[Array, "*n p a"]  # inputs of the layer, one row a position
+    d: Float[Array, "*n c p b"]  # cotangents of its outputs, for c outputs of the network
 
     def matrix(self) -> Float[Array, "*n c ab"]:
         """The gradients themselves, one row an output."""
@@ -138,9 +138,11 @@ def _calls(
 class _Call:
     """One call of a layer on one input."""
 
-    leaves: Leaves
+    leaves: Leaves  # its parameters
+    # Its inputs, (positions, a). For a BatchNorm, what each of its parameters is multiplied by,
+    # (parameters, positions, channels).
     h: Array
-    output: Callable[[], Array]
+    output: Callable[[], Array]  # computes its output
 
 
 def _interceptor(params: list[Array], handle: Callable[[_Call], Array]) -> Callable[..., Any]:

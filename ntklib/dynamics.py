@@ -33,8 +33,8 @@ _ROUNDING = 1e-4
 class Polar(NamedTuple):
     """A sequence of kernels, seen from the first one."""
 
-    radius: Float64[np.ndarray, " t"]
-    angle: Float64[np.ndarray, " t"]
+    radius: Float64[np.ndarray, " t"]  # distance from the first, in units of the last one's
+    angle: Float64[np.ndarray, " t"]  # angle to the first, in radians
 
 
 class Specialisation(NamedTuple):

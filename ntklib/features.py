@@ -56,10 +56,7 @@ def logits_fn(regressor: Regressor, members: Members, *, unit: bool = False) -> 
 
 
 def usefulness(
-    regressor: Regressor,
-    groups: Sequence[Members],
-    x: Rows,
-    y: Labels,
+    regressor: Regressor, groups: Sequence[Members], x: Rows, y: Labels
 ) -> Bool[np.ndarray, "g m"]:
     r"""Which points each feature, or group of features, classifies correctly, one row a group.
 
@@ -190,9 +187,7 @@ def gradient_images(
     return _gradient(function, jnp.asarray(x), output)
 
 
-def min_max(
-    images: Float[Array | np.ndarray, "m ..."],
-) -> Float64[np.ndarray, "m ..."]:
+def min_max(images: Float[Array | np.ndarray, "m ..."]) -> Float64[np.ndarray, "m ..."]:
     """Each image scaled to 0 to 1 over all its pixels and channels, or zero if constant."""
     images = _finite(images)
     axes = tuple(range(1, images.ndim))

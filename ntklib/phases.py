@@ -31,7 +31,7 @@ from ntklib.training import SGD, Recipe
 class Images:
     """The images that networks are trained on: all classes of a data set."""
 
-    dataset: str
+    dataset: str  # see `ntklib.data.load`, as the others
     n_train: int | None = None
     pool: int = 1
 

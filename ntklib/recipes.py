@@ -80,8 +80,8 @@ class SGD:
 class Augmentation:
     """Random flips from left to right, and random crops of the image in a frame of zeros."""
 
-    flips: bool = True
-    frame: int = 4
+    flips: bool = True  # of half of the images
+    frame: int = 4  # width, in pixels
 
     def __post_init__(self) -> None:
         _checks.whole("frame", self.frame, least=0)

@@ -33,9 +33,9 @@ Pages = dict[str, dict[str, Any]]
 class Training:
     """What the build knows of a training."""
 
-    name: str
-    key: str
-    parents: tuple[str, ...]
+    name: str  # its path in the store, without the suffix
+    key: str  # SHA-256 of all that it depends on: what it is, and the code that it runs
+    parents: tuple[str, ...]  # names of those that must be there before
 
     def clear(self, store: Path) -> None:
         """Removes what the store has of it if that was made by another program."""

@@ -31,10 +31,10 @@ _LARGEST = 2.0**100  # of an entry, a radius and a step: norms of their sums do 
 class Ball:
     """Balls of one radius around inputs, cut by the box that these are in."""
 
-    x: Inputs
-    epsilon: Scalar
-    norm: Norm
-    clip: tuple[float, float]
+    x: Inputs  # the centres, one a row
+    epsilon: Scalar  # the radius
+    norm: Norm  # over all entries of an input
+    clip: tuple[float, float]  # lowest and highest value of an entry; huge if there is no box
 
     @classmethod
     def around(

@@ -23,12 +23,7 @@ def ensemble(*attacks: Attack) -> Attack:
 
 
 def _ensemble(
-    logits_fn: LogitsFn,
-    x: Inputs,
-    y: Labels,
-    key: PRNGKeyArray,
-    *,
-    attacks: tuple[Attack, ...],
+    logits_fn: LogitsFn, x: Inputs, y: Labels, key: PRNGKeyArray, *, attacks: tuple[Attack, ...]
 ) -> Inputs:
     found = attacks[0](logits_fn, x, y, key)
     for number, other in enumerate(attacks[1:], 1):

@@ -7,7 +7,7 @@ AutoAttack (Croce & Hein 2020) for `zero_gradient`, `probabilities` and `stochas
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -33,10 +33,6 @@ class Finding:
     limit: float
     ok: bool
     meaning: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The finding as plain data, as in a result file."""
-        return asdict(self)
 
 
 def _finding(name: str, value: Any, limit: float, meaning: str) -> Finding:
@@ -71,12 +67,7 @@ def more_steps(
 
 
 def random_start(
-    logits_fn: LogitsFn,
-    y: Labels,
-    *,
-    first: Inputs,
-    second: Inputs,
-    tolerance: float = 0.02,
+    logits_fn: LogitsFn, y: Labels, *, first: Inputs, second: Inputs, tolerance: float = 0.02
 ) -> Finding:
     """Accuracy that a second random start takes away.
 
@@ -106,12 +97,7 @@ def transfer(
 
 
 def black_box(
-    logits_fn: LogitsFn,
-    y: Labels,
-    *,
-    white_box: Inputs,
-    searched: Inputs,
-    tolerance: float = 0.02,
+    logits_fn: LogitsFn, y: Labels, *, white_box: Inputs, searched: Inputs, tolerance: float = 0.02
 ) -> Finding:
     """By how much an attack that sees logits only, such as `square`, beats the white-box attack.
 

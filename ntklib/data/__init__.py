@@ -34,8 +34,8 @@ NAMES = tuple(_files.SOURCES)
 class Split:
     """Labelled points."""
 
-    x: Float32[Array, "n ..."]
-    y: Int32[Array, " n"]
+    x: Float32[Array, "n ..."]  # images have values in [0, 1] and their channels last
+    y: Int32[Array, " n"]  # from 0 to `n_classes` - 1
     n_classes: int
 
     def __len__(self) -> int:
@@ -77,10 +77,10 @@ class Dataset:
     `n_per_class`.
     """
 
-    name: str
+    name: str  # of the data set, or of the distribution that the points are drawn from
     train: Split
     test: Split
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # their names, in the order of the labels
     provenance: dict[str, Any]
 
 

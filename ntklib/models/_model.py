@@ -17,17 +17,15 @@ Variables: TypeAlias = Any  # what flax's `init` returns: {"params": {...}, ...}
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A network as pure functions.
+    """A network as pure functions, the first two `init(key, x)` and `apply(variables, x)`.
 
-    Attributes:
-        init: `init(key, x) -> variables`; of the batch x only the shape matters.
-        apply: `apply(variables, x) -> logits` of shape (n, n_classes), in inference mode.
-        stack: its layers, if it has an infinite twin (see `ntklib.infinite.twin`), else None.
-        apply_train: `apply_train(variables, x, key) -> (logits, state)`, in training mode: dropout
-            draws from the key, batch normalisation takes the statistics of the batch, and `state`
-            has all collections but "params" as they are afterwards, {"batch_stats": ...}. None if
-            this is the same as `apply`.
-        name: what is shown of it. That of a network of `get` has all that makes it.
+    Of the batch x, `init` takes only the shape. `apply` gives logits (n, n_classes), in inference
+    mode. In training mode, `apply_train(variables, x, key) -> (logits, state)`: dropout draws from
+    the key, batch normalisation takes the statistics of the batch, and `state` has all collections
+    but "params" as they are afterwards, {"batch_stats": ...}. It is None if it is as `apply`.
+
+    With an infinite twin (see `ntklib.infinite.twin`) a model has a `stack`, its layers. The name
+    is what is shown; that of a network of `get` has all that makes it.
     """
 
     init: Callable[..., Variables]
