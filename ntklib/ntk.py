@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Num
 
 from ntklib._checks import logits, one_of, parameters, points, same_rows, whole
-from ntklib._contraction import CACHE, COLUMNS, Device, Ring, stays_factored
+from ntklib._contraction import CACHE, COLUMNS, Machine, stays_factored
 from ntklib._layerwise import Gradient, Product, gradients
 from ntklib.models import Model, Variables
 
@@ -68,7 +68,7 @@ def gram(
     block = None if block is None else whole("block", block)
     memory = whole("memory", memory)
     units, full = _units(model, variables, x1, output), str(output) == "full"
-    apply, machine = Partial(model.apply), Device() if devices is None else Ring(devices)
+    apply, machine = Partial(model.apply), Machine(devices)
     layers = jax.eval_shape(gradients, apply, variables, x1[0], units[:1])
     dtype = jnp.result_type(units.dtype, *jax.tree.leaves(layers))
     n = max(len(x1), len(x2))
