@@ -64,14 +64,14 @@ def similarity(a: Kernels, b: Kernels, *, centred: bool = False) -> Each:
 
 
 def distance(a: Kernels, b: Kernels, *, centred: bool = False) -> Each:
-    """Kernel distance $S(A, B)$, 0 to 2, or to 1 for positive semi-definite kernels."""
+    """Kernel distance, one minus the `similarity`; at most 1 for positive semi-definite kernels."""
     return 1 - similarity(a, b, centred=centred)
 
 
 def distances(
     a: Kernels, b: Kernels | None = None, *, centred: bool = False
 ) -> Float64[np.ndarray, "s t"]:
-    """Kernel distance of all pairs of a[s] and b[t], or of a's own if b is None, by one product."""
+    """Kernel distance of all pairs of a[s] and b[t] (a again if b is None), by one product."""
     first = _directed("a", a, centred, ndim=3)
     second = first if b is None else _directed("b", b, centred, ndim=3)
     _check_fit(first, second)

@@ -98,18 +98,12 @@ class Regressor:
     Calls can be compiled and differentiated in x. They compute in the dtype of x, in float32 at
     least; the factorisation is in float64. The limit takes a Cholesky factor, a finite time the
     eigendecomposition, which serves all times and is kept.
-
-    Attributes:
-        gram: the kernel matrix K, without the ridge.
-        coefficients: alpha in f_t(x) = kernel(x, X) alpha, one column an output.
-        ridge: what is added to the diagonal of K.
-        time: the training time, None for the limit.
     """
 
-    gram: Float64[np.ndarray, "n n"]
-    coefficients: Float64[np.ndarray, "n c"]
+    gram: Float64[np.ndarray, "n n"]  # K, without the ridge
+    coefficients: Float64[np.ndarray, "n c"]  # alpha in f_t(x) = kernel(x, X) alpha
     ridge: float
-    time: float | None
+    time: float | None  # None for the limit
 
     def __init__(
         self,

@@ -188,11 +188,11 @@ def _add(
 
 
 class _Sizes(NamedTuple):
-    """How many inputs are in a block on all devices, and how much is in one backward pass."""
+    """How many there are at once, to fit in the memory."""
 
-    block: int
-    outputs: int
-    at_once: int
+    block: int  # inputs in a block, on all devices
+    outputs: int  # in one backward pass
+    at_once: int  # inputs in one
 
 
 def _sizes(

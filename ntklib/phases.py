@@ -109,11 +109,8 @@ class Training:
         words += ["standard" if recipe.adversary is None else "adversarial"]
         words += ["clean-first"] if recipe.clean_first else []
         words += ["from", str(self.start.epoch)] if self.start is not None else []
-        words += [
-            str(recipe.epochs),
-            "epochs",
-            sha256(repr(self.unseeded).encode()).hexdigest()[:8],
-        ]
+        digest = sha256(repr(self.unseeded).encode()).hexdigest()
+        words += [str(recipe.epochs), "epochs", digest[:8]]
         return f"{self.images}/{self.network}/{'-'.join(words)}/seed-{self.seed}"
 
     @property
@@ -256,9 +253,9 @@ class Study:
     ) -> list[Training]:
         """The first phase: the network is trained, and its kernel with it.
 
-        There is one training a seed, kept at `times`. They start at the seeds' own starts, or from
-        the trainings `start` (one a seed) after so many epochs. `order` is that of a `Training`;
-        `changes` are values of the recipe.
+        There is one training a seed, kept at `times`. They start at the seeds' own starts, or where
+        the trainings in `start`, one a seed, are `after` so many epochs. `order` is that of a
+        `Training`; `changes` are values of the recipe.
         """
         recipe = replace(self.recipe, **changes)
         keep = tuple(int(epoch) for epoch in self.times if epoch <= after + recipe.epochs)
@@ -277,22 +274,15 @@ class Study:
         centered: bool = True,
         **changes: Any,
     ) -> list[Training]:
-        """The second phase: trainings with the kernel of an epoch fixed, at the learning rate 1/h.
+        """The second phase: training with the kernel of an epoch fixed, at the learning rate 1/h.
 
-        Takes trainings of the first phase, one a seed, and returns as many. The others are as in
-        `Training`; `changes` are values of the recipe.
+        Takes trainings of the first phase, one a seed, and returns as many. `n_curvature` and
+        `centered` are those of a `Training`; `changes` are values of the recipe.
         """
         recipe = replace(self.recipe, optimizer=SGD(1.0), **changes)
+        fixed = partial(Training, self.network, self.images, recipe, n_curvature=n_curvature)
         return [
-            Training(
-                self.network,
-                self.images,
-                recipe,
-                each.seed,
-                tangent=Point(each, epoch),
-                centered=centered,
-                n_curvature=n_curvature,
-            )
+            fixed(seed=each.seed, tangent=Point(each, epoch), centered=centered)
             for each in trainings
         ]
 
@@ -308,19 +298,11 @@ class Study:
         steps: tuple[attacks.Attack, ...] = (_none, *tried)
 
         def outcomes(logits_fn: Partial, seed: int) -> list[Bool[np.ndarray, " n"]]:
-            rows = [np.ones(len(test.y), bool)]
+            key, rows = jax.random.key(seed), [np.ones(len(test.y), bool)]
+            # Small batches: see `attacks.robust_accuracy`.
+            withstand = partial(attacks.withstand, logits_fn, test.x, test.y, key, batch_size=50)
             for attack in steps:
-                rows.append(
-                    attacks.withstand(
-                        logits_fn,
-                        test.x,
-                        test.y,
-                        jax.random.key(seed),
-                        among=rows[-1],
-                        attack=attack,
-                        batch_size=50,  # small: see `attacks.robust_accuracy`
-                    )
-                )
+                rows.append(withstand(among=rows[-1], attack=attack))
             return rows[1:]
 
         of_seeds = cores.share(outcomes, zip(logits_fns, self.seeds, strict=True))

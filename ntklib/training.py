@@ -105,7 +105,9 @@ def fit(
     key_order, key_step = jax.random.split(key)
     adversaries = (None, recipe.adversary) if recipe.clean_first else (recipe.adversary,)
     per_epoch = -(-n // batch_size) * len(adversaries)
-    rate = _rate(recipe, epochs * per_epoch)
+    rate = None  # where it does not change, and the optimiser itself has it
+    if isinstance(recipe.optimizer, SGD) and recipe.optimizer.schedule != "constant":
+        rate = recipe.optimizer.rate(epochs * per_epoch)
     update = partial(
         _update,
         bind(model.apply),
@@ -166,13 +168,6 @@ def _shown(state: _State) -> Variables:
     """The variables that a training gives out."""
     variables, _, average = state
     return variables if average is None else average
-
-
-def _rate(recipe: Recipe, steps: int) -> optax.Schedule | None:
-    """The learning rate at each step; None where the optimiser itself knows."""
-    optimizer = recipe.optimizer
-    changes = isinstance(optimizer, SGD) and optimizer.schedule != "constant"
-    return optimizer.rate(steps) if changes else None
 
 
 def _check(model: Model, variables: Variables, data: Split, batch_size: int) -> None:

@@ -19,7 +19,7 @@ class Attack(Protocol):
         """Attacks are static arguments of what is compiled."""
 
     def __call__(self, logits_fn: LogitsFn, x: Inputs, y: Labels, key: PRNGKeyArray, /) -> Inputs:
-        """Inputs of the shape of the clean ones `x`, made to be misclassified."""
+        """Inputs of the shape of `x`, made to be misclassified; the key is for what is random."""
 
 
 class partial(functools.partial[Inputs]):  # noqa: N801

@@ -185,18 +185,16 @@ def soundness(
     r"""Checks whether the white-box PGD attack on a model can be trusted.
 
     A model may look robust because its gradients mislead the attack. Each check measures one
-    symptom; the functions of the same names tell more. Findings, in this order:
+    symptom; the functions of the same names tell more. The attack ascends `loss` in `steps` steps
+    of size `2.5 * epsilon / steps`. Findings, in this order:
 
-    - `zero_gradient`, of `loss`;
-    - `more_steps`: under PGD with `steps` steps of size `2.5 * epsilon / steps`, and under one
-      step;
-    - `random_start`;
-    - `unbounded`; not where there is no box;
+    - `zero_gradient`, `more_steps` and `random_start`;
+    - `unbounded`, where there is a box;
     - `probabilities` and `stochastic`;
-    - `square`: see `black_box`, with so many `queries` an image; only for images and $\ell_\infty$,
-      and not for 0 queries, so that other inputs and balls have no check by an attack that sees the
-      logits only;
-    - `budget`: the largest excess of all these inputs;
+    - `square` (see `black_box`), with so many `queries` an image; only for images and
+      $\ell_\infty$, so that other inputs and balls have no check by an attack that sees the logits
+      only;
+    - `budget`: the largest excess of all these inputs over the ball or the box;
     - `transfer_...`: for each name in `transferred`, the inputs crafted on that other model.
     """
     ball, epsilon = Ball.around(x, epsilon, norm, clip), length("epsilon", epsilon)
