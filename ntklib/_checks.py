@@ -105,7 +105,7 @@ def labels(
 def targets(name: str, y: Any, n: int) -> Float64[np.ndarray, "n c"]:
     """Targets of a regression, one row a point; a single column may come without its axis.
 
-    Labels, one integer a point, are none.
+    Labels, one integer a point, are no targets.
     """
     y = np.asarray(y)
     whole = y.dtype == bool or jnp.issubdtype(y.dtype, jnp.integer)
@@ -138,7 +138,7 @@ def logits(shape_of: Any, n: int) -> int:
 
 
 def parameters(name: str, variables: Any) -> dict[str, Any]:
-    """Variables of a network, as dicts, whatever mappings they are, with gradients for all."""
+    """Variables of a network as dicts, from any mappings; its parameters can have gradients."""
     variables = _as_dicts(variables)
     if not isinstance(variables, dict) or not jax.tree.leaves(variables.get("params")):
         has = f"collections {sorted(variables)}" if isinstance(variables, dict) else "none"

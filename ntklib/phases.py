@@ -31,7 +31,7 @@ from ntklib.training import SGD, Recipe
 class Images:
     """The images that networks are trained on: all classes of a data set."""
 
-    dataset: str  # see `ntklib.data.load`, as the others
+    dataset: str  # these three as for `ntklib.data.load`
     n_train: int | None = None
     pool: int = 1
 

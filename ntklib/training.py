@@ -331,7 +331,7 @@ def _identity(
 
 @cache
 def _program(structure: Any, shapes: tuple[Any, ...], batch_size: int, **static: Any) -> str:
-    """The text of a program, which stands for what has no other name in it.
+    """The text of a program, by which all is known that has no other name.
 
     It holds every number and function of the model, the optimiser and the adversary; the learning
     rate of an `SGD` is no part of it.

@@ -41,7 +41,7 @@ if importlib.util.find_spec("ntklib") is None:
 
 
 def install_address(environ: Mapping[str, str]) -> str:
-    """The address pip installs this revision of ntklib from, which GitHub tells a workflow."""
+    """The address pip installs this revision of ntklib from, by what GitHub tells a workflow."""
     names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_SHA")
     if missing := [name for name in names if not environ.get(name)]:
         raise UsageError(f"set {', '.join(missing)}: Colab installs ntklib from there")

@@ -17,12 +17,13 @@ Variables: TypeAlias = Any  # what flax's `init` returns: {"params": {...}, ...}
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A network as pure functions, the first two `init(key, x)` and `apply(variables, x)`.
+    """A network as pure functions: `init(key, x)`, `apply(variables, x)`, and maybe one more.
 
     Of the batch x, `init` takes only the shape. `apply` gives logits (n, n_classes), in inference
     mode. In training mode, `apply_train(variables, x, key) -> (logits, state)`: dropout draws from
     the key, batch normalisation takes the statistics of the batch, and `state` has all collections
-    but "params" as they are afterwards, {"batch_stats": ...}. It is None if it is as `apply`.
+    but "params" as they are afterwards, {"batch_stats": ...}. It is None if this is the same as
+    `apply`.
 
     With an infinite twin (see `ntklib.infinite.twin`) a model has a `stack`, its layers. The name
     is what is shown; that of a network of `get` has all that makes it.
