@@ -28,11 +28,7 @@ _CACHE = 2**18
 
 @dataclass(frozen=True)
 class Twin:
-    """The kernel of an infinitely wide network as a function of inputs; equal twins compile once.
-
-    Attributes:
-        stack: the network.
-    """
+    """The kernel of an infinitely wide network, as a function; equal ones compile once."""
 
     stack: Stack
 
@@ -42,23 +38,11 @@ class Twin:
         x2: Float[Array | np.ndarray, "n2 ..."] | None = None,
         get: str = "ntk",
     ) -> Float[Array, "n1 n2"]:
-        """The kernel of one output, between all pairs of inputs.
+        """The kernel of one output, between all pairs of inputs: see `ntklib.infinite.twin`.
 
-        Computes in the dtype of its inputs and can be differentiated in them. Inputs whose angle
-        is below rounding (2e-3 in float32, 5e-8 in float64) count as parallel. Memory is bounded:
-        for convolutions, batches of pairs follow one another, and a gradient computes each anew.
-
-        Args:
-            x1: inputs.
-            x2: inputs; None for x1 itself.
-            get: "ntk", the tangent kernel, or "nngp", the covariance of the outputs at
-                initialisation.
-
-        Returns:
-            The kernel matrix.
-
-        Raises:
-            ValueError: if `get` is unknown, or the shapes do not fit each other or the network.
+        Computes in the dtype of its inputs and can be differentiated in them. Inputs whose angle is
+        below rounding (2e-3 in float32, 5e-8 in float64) count as parallel. Memory is bounded: for
+        convolutions, batches of pairs follow one another, and a gradient computes each anew.
         """
         one_of("get", get, ("ntk", "nngp"))
         x2 = x1 if x2 is None else x2

@@ -47,10 +47,10 @@ def _like(leaf: Any, data: Any) -> Any:
 
 
 def save(path: str | Path, run: Mapping[str, Any], state: Any) -> None:
-    """Writes a checkpoint, atomically and through to the disk.
+    """Writes a checkpoint, atomically and through to the disk, into a folder that exists.
 
     Args:
-        path: the file, replaced if it exists. Its folder must exist.
+        path: the file, replaced if it exists.
         run: what identifies the run: strings, numbers, and lists of them, by name.
         state: any tree that flax can serialise, of arrays, keys and numbers.
     """
@@ -69,19 +69,10 @@ def save(path: str | Path, run: Mapping[str, Any], state: Any) -> None:
 
 
 def load(path: str | Path, run: Mapping[str, Any], state: Any) -> Any:
-    """Reads the checkpoint of a run.
+    """Reads the state that was saved for a run, or returns `state` if there is no such file.
 
-    Args:
-        path: the file.
-        run: what identifies the run, as it was given to `save`.
-        state: a tree of the structure that was saved.
-
-    Returns:
-        The state that was saved, or `state` itself if there is no such file.
-
-    Raises:
-        CheckpointError: if the file is damaged, no checkpoint, or of another run, when the message
-            names what differs; or if there is no folder to save in.
+    `state` has the structure of what was saved. A CheckpointError says that the file is damaged, no
+    checkpoint, or of another run, and then what differs; or that there is no folder to save in.
     """
     path = Path(path)
     if not path.parent.is_dir():

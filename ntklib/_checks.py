@@ -1,6 +1,8 @@
 """Refusals in one wording: `NAME: what it is; what is allowed`.
 
-Each function returns the value in the one form that the code behind it works with, or raises.
+Each function returns the value in the one form that the code behind it works with, or raises a
+TypeError for a wrong type (but a ValueError for labels), and a ValueError for a wrong value. Values
+are not looked at while another function is being compiled.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -18,12 +20,7 @@ Number = float | np.number | Num[Array | np.ndarray, "..."]
 
 
 def whole(name: str, value: Any, *, least: int = 1, most: float = inf) -> int:
-    """A whole number; one written as 10.0, or as an array of one element, means 10.
-
-    Raises:
-        TypeError: if it is no number.
-        ValueError: if it is not whole, or out of range.
-    """
+    """A whole number; one written as 10.0, or as an array of one element, means 10."""
     value = _scalar(name, value, "a whole number")
     wanted = f"a whole number >= {least}" if most == inf else f"a whole number, {least} to {most}"
     if isinstance(value, Integral) or float(value).is_integer():
@@ -34,12 +31,7 @@ def whole(name: str, value: Any, *, least: int = 1, most: float = inf) -> int:
 
 
 def number(name: str, value: Any, *, least: float = -inf, above: float | None = None) -> float:
-    """A finite number, at least `least`, or greater than `above`.
-
-    Raises:
-        TypeError: if it is no number.
-        ValueError: if it is out of range.
-    """
+    """A finite number, at least `least`, or greater than `above`."""
     value = float(_scalar(name, value, "a number"))
     if above is not None and not above < value < inf:
         raise ValueError(f"{name}: {value:g} is out of range; it is finite and above {above:g}")
@@ -50,11 +42,7 @@ def number(name: str, value: Any, *, least: float = -inf, above: float | None = 
 
 
 def one_of(name: str, value: Any, allowed: Iterable[Any]) -> Any:
-    """A value among those allowed.
-
-    Raises:
-        ValueError: if it is another one.
-    """
+    """A value among those allowed."""
     allowed = tuple(allowed)
     if not any(type(value) is type(a) and value == a for a in allowed):
         raise ValueError(f"{name}: {value!r} is unknown; allowed: {', '.join(map(repr, allowed))}")
@@ -64,21 +52,9 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> Any:
 def points(
     name: str, x: Any, *, ndim: int = 2, dtypes: Collection[Any] = ()
 ) -> Float[Array | np.ndarray, "n ..."]:
-    """Inputs, one a row, finite, of a floating-point type; lists become arrays.
+    """Inputs, one a row, finite, of a floating-point type, or one of `dtypes`; lists become arrays.
 
-    Args:
-        name: of the argument.
-        x: an array, or lists of numbers.
-        ndim: the least number of axes.
-        dtypes: the types allowed; all floating-point types if there are none.
-
-    Returns:
-        The inputs, where they were: a NumPy array stays on the host.
-
-    Raises:
-        TypeError: if the type is not allowed.
-        ValueError: if the shape is not, or values are not finite. Values are not looked at while
-            another function is being compiled.
+    They stay where they were: a NumPy array on the host.
     """
     x = x if isinstance(x, jax.Array | np.ndarray) else np.asarray(x)
     if dtypes and x.dtype not in dtypes:
@@ -100,11 +76,7 @@ def points(
 
 
 def same_rows(name: str, x: Any, other: str, y: Any) -> None:
-    """Rows of two sets of inputs must have one shape.
-
-    Raises:
-        ValueError: if they do not.
-    """
+    """Rows of two sets of inputs must have one shape."""
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(
             f"{name}: its rows have shape {x.shape[1:]}; they are of shape {y.shape[1:]}, "
@@ -115,12 +87,7 @@ def same_rows(name: str, x: Any, other: str, y: Any) -> None:
 def labels(
     name: str, y: Any, n: int, n_classes: int | None = None
 ) -> Integer[Array | np.ndarray, " n"]:
-    """Labels, one a point, counted from 0; lists become arrays.
-
-    Raises:
-        ValueError: if there are not n of them in one row, they are not of an integer type, or one
-            is no class. Values are not looked at while another function is being compiled.
-    """
+    """Labels, one a point, integers counted from 0; lists become arrays."""
     y = y if isinstance(y, jax.Array | np.ndarray) else np.asarray(y)
     if y.shape != (n,):
         raise ValueError(f"{name}: shape {y.shape} is not allowed; labels of {n} points are ({n},)")
@@ -138,9 +105,7 @@ def labels(
 def targets(name: str, y: Any, n: int) -> Float64[np.ndarray, "n c"]:
     """Targets of a regression, one row a point; a single column may come without its axis.
 
-    Raises:
-        TypeError: if they are not of a real type, or are labels: one integer a point.
-        ValueError: if there are not n rows, or values are not finite.
+    Labels, one integer a point, are no targets.
     """
     y = np.asarray(y)
     whole = y.dtype == bool or jnp.issubdtype(y.dtype, jnp.integer)
@@ -158,16 +123,7 @@ def targets(name: str, y: Any, n: int) -> Float64[np.ndarray, "n c"]:
 
 
 def logits(shape_of: Any, n: int) -> int:
-    """The number of columns of what a classifier returns for n points.
-
-    Args:
-        shape_of: what it returned, or `jax.eval_shape` of it.
-        n: the number of points.
-
-    Raises:
-        TypeError: if it is no array.
-        ValueError: if its shape is not (n, classes).
-    """
+    """The number of columns of what a classifier returns for n points, or of the shape of that."""
     if not hasattr(shape_of, "shape"):
         raise TypeError(
             f"logits: the classifier returns a {type(shape_of).__name__}; it is one array "
@@ -182,12 +138,7 @@ def logits(shape_of: Any, n: int) -> int:
 
 
 def parameters(name: str, variables: Any) -> dict[str, Any]:
-    """Variables of a network, as dicts, whatever mappings they are.
-
-    Raises:
-        TypeError: if a parameter can have no gradient.
-        ValueError: if there are no parameters.
-    """
+    """Variables of a network as dicts, from any mappings; its parameters can have gradients."""
     variables = _as_dicts(variables)
     if not isinstance(variables, dict) or not jax.tree.leaves(variables.get("params")):
         has = f"collections {sorted(variables)}" if isinstance(variables, dict) else "none"

@@ -32,14 +32,16 @@ def stays_factored(g: Product, outputs: int, full: bool) -> bool:
     return p**2 * (a + pairs * b) <= pairs * a * b
 
 
-class Device:
-    """The default device.
+class Machine:
+    """The default device, or several, each with its share of the inputs of a block.
 
-    Attributes:
-        count: number of devices.
+    The gradients of the second block travel around the ring of devices, so that none is computed
+    twice.
     """
 
-    count = 1
+    def __init__(self, devices: Sequence[jax.Device] | None) -> None:
+        self.mesh = None if devices is None else Mesh(np.asarray(devices), ("rows",))
+        self.count = 1 if self.mesh is None else self.mesh.size
 
     def features(
         self,
@@ -54,64 +56,29 @@ class Device:
 
         So many inputs as `at_once` are in one backward pass.
         """
-        return _features(apply, variables, jnp.asarray(x), jnp.asarray(outputs), at_once, full)
+        if self.mesh is None:
+            return _features(apply, variables, jnp.asarray(x), jnp.asarray(outputs), at_once, full)
+        everywhere = partial(_place, NamedSharding(self.mesh, PartitionSpec()))
+        spread = _place(NamedSharding(self.mesh, PartitionSpec("rows")), x)
+        variables, copied = jax.tree.map(everywhere, (variables, outputs))
+        return _features_ring(apply, variables, spread, copied, at_once, full, self.mesh)
 
     def contract(
         self, first: list[Gradient], second: list[Gradient] | None, full: bool
     ) -> Float[np.ndarray, "n c m d"]:
         """The kernel between two blocks, summed over outputs (c = d = 1) unless `full`.
 
-        None for the second stands for the first again.
+        None for the second stands for the first again. Of several processes, each gets the whole.
         """
-        return np.asarray(_contract(first, second, full))
-
-
-class Ring:
-    """Several devices, each with its share of the inputs of a block.
-
-    The gradients of the second block travel around the ring, so that none is computed twice.
-
-    Attributes:
-        count: number of devices.
-    """
-
-    def __init__(self, devices: Sequence[jax.Device]) -> None:
-        self.mesh = Mesh(np.asarray(devices), ("rows",))
-        self.count = self.mesh.size
-
-    def features(
-        self,
-        apply: Partial,
-        variables: Variables,
-        x: Float[np.ndarray, "n ..."],
-        outputs: Float[np.ndarray, "c k"],
-        at_once: int,
-        full: bool,
-    ) -> list[Gradient]:
-        """As on one device, with the inputs spread over the devices."""
-        everywhere = partial(self._place, spec=PartitionSpec())
-        return _features_ring(
-            apply,
-            jax.tree.map(everywhere, variables),
-            self._place(x, PartitionSpec("rows")),
-            everywhere(outputs),
-            at_once,
-            full,
-            self.mesh,
-        )
-
-    def contract(
-        self, first: list[Gradient], second: list[Gradient] | None, full: bool
-    ) -> Float[np.ndarray, "n c m d"]:
-        """As on one device; with several processes, each gets the whole block."""
+        if self.mesh is None:
+            return np.asarray(_contract(first, second, full))
         tile = _contract_ring(first, first if second is None else second, full, self.mesh)
         return np.asarray(multihost_utils.process_allgather(tile, tiled=True))
 
-    def _place(self, array: Any, spec: PartitionSpec) -> Array:
-        array = np.asarray(array)
-        return jax.make_array_from_callback(
-            array.shape, NamedSharding(self.mesh, spec), lambda index: array[index]
-        )
+
+def _place(sharding: NamedSharding, array: Any) -> Array:
+    array = np.asarray(array)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 @partial(jax.jit, static_argnames=("at_once", "full"))
@@ -203,9 +170,7 @@ def _features_ring(
     full: bool,
     mesh: Mesh,
 ) -> list[Gradient]:
-    def local(variables: Variables, x: Array, outputs: Array) -> list[Gradient]:
-        return _features(apply, variables, x, outputs, at_once, full)
-
+    local = partial(_features, apply, at_once=at_once, full=full)
     rows, everywhere = PartitionSpec("rows"), PartitionSpec()
     specs = (everywhere, rows, everywhere)
     return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)(

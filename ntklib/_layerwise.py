@@ -2,13 +2,13 @@ r"""Parameter gradients at single inputs, layer by layer, in the form that is ch
 
 A layer y = h W + 1 b, with one row of h a position (for a convolution the patches of the image),
 has the gradient $h^\top \delta$ with respect to (W, b), where $\delta$ is the cotangent of y and h
-has a column of ones for b. One backward pass gives $\delta$ for all layers at once, as the
-gradient with respect to a zero added to each y; products of two inputs' gradients can then be
-taken without forming them (Novak, Sohl-Dickstein & Schoenholz 2022). Which layers a network has
-is seen by intercepting flax's calls.
+has a column of ones for b. One backward pass gives $\delta$ for all layers at once, as the gradient
+with respect to a zero added to each y; products of two inputs' gradients can then be taken without
+forming them (Novak, Sohl-Dickstein & Schoenholz 2022). Which layers a network has is seen by
+intercepting flax's calls.
 
-Parameters of all other kinds, and those of layers called inside of a transformation of JAX or
-flax, get gradients by reverse-mode differentiation. A complex parameter counts as two real ones.
+Parameters of all other kinds, and those of layers called inside of a transformation of JAX or flax,
+get gradients by reverse-mode differentiation. A complex parameter counts as two real ones.
 """
 
 from collections.abc import Callable
@@ -31,15 +31,10 @@ Leaves = tuple[int, ...]  # positions among the leaves of the parameters
 
 
 class Product(NamedTuple):
-    """Gradients of the outputs of a network with respect to one layer, h^T d.
+    """Gradients of the outputs of a network with respect to one layer, h^T d."""
 
-    Attributes:
-        h: inputs of the layer, (positions, a).
-        d: cotangents of its outputs, (outputs, positions, b).
-    """
-
-    h: Float[Array, "*n p a"]
-    d: Float[Array, "*n c p b"]
+    h: Float[Array, "*n p a"]  # inputs of the layer, one row a position
+    d: Float[Array, "*n c p b"]  # cotangents of its outputs, for c outputs of the network
 
     def matrix(self) -> Float[Array, "*n c ab"]:
         """The gradients themselves, one row an output."""
@@ -53,22 +48,16 @@ Gradient = Product | Float[Array, "..."]  # the latter (..., outputs, parameters
 def gradients(
     apply: Partial, variables: Variables, x: Float[Array, "..."], outputs: Float[Array, "c k"]
 ) -> list[Gradient]:
-    """Gradients of outputs at one input with respect to all parameters.
+    """Gradients of outputs at one input, without batch axis, with respect to all parameters.
 
-    Dense and Conv layers give a product; scale and offset of a BatchNorm in inference mode give a
-    matrix, one row an output. So do all other parameters, by reverse-mode differentiation. A
-    layer counts as one of the former if its arrays are used by calls of such layers only (which
-    may share them), outside of transformations, and if its options leave the formula valid.
+    Outputs are combinations of the k logits, one a row. Dense and Conv layers give a product; scale
+    and offset of a BatchNorm in inference mode give a matrix, one row an output. So do all other
+    parameters, by reverse-mode differentiation. A layer counts as one of the former if its arrays
+    are used by calls of such layers only (which may share them), outside of transformations, and if
+    its options leave the formula valid.
 
-    Args:
-        apply: `apply(variables, x) -> logits`, of a flax network.
-        variables: its variables; gradients are taken for the collection "params".
-        x: one input, without batch axis.
-        outputs: one combination of the k logits a row, the unit vectors for single logits.
-
-    Returns:
-        Gradients with respect to disjoint sets of parameters, which together are all that have
-        an influence, or zeros if none has.
+    The sets of parameters are disjoint, and together are all that have an influence; if none has,
+    the result is zeros.
     """
     params, treedef = jax.tree.flatten(variables["params"])
 
@@ -147,18 +136,13 @@ def _calls(
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a layer on one input.
+    """One call of a layer on one input."""
 
-    Attributes:
-        leaves: its parameters.
-        h: its inputs, (positions, a). For a BatchNorm, what each of its parameters is multiplied
-            by, (parameters, positions, channels).
-        output: computes its output.
-    """
-
-    leaves: Leaves
+    leaves: Leaves  # its parameters
+    # Its inputs, (positions, a). For a BatchNorm, what each of its parameters is multiplied by,
+    # (parameters, positions, channels).
     h: Array
-    output: Callable[[], Array]
+    output: Callable[[], Array]  # computes its output
 
 
 def _interceptor(params: list[Array], handle: Callable[[_Call], Array]) -> Callable[..., Any]:

@@ -38,15 +38,8 @@ def share(function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]])
     batches, gains from threads. Within such a thread there is nothing left to share: a call from
     there goes through its arguments one by one.
 
-    Args:
-        function: is called from several threads.
-        arguments: of each call.
-
-    Returns:
-        What the calls return, in the order of the arguments.
-
-    Raises:
-        Exception: what the first call to fail, in that order, has raised; after all have ended.
+    Results are in the order of the arguments. If calls fail, the error of the first in that order
+    is raised, after all have ended.
     """
     threads = count() if jax.default_backend() == "cpu" else 1
     if threads == 1 or _INSIDE.active:

@@ -1,13 +1,14 @@
 r"""How a kernel moves during training, and how its spectrum spreads.
 
-Kernels are symmetric (N, N) arrays over the same N inputs (kernels with all outputs are (NC, NC));
-the kernels of several epochs are one (T, N, N) array, in the order of the epochs. For a part of
-the epochs, slice it. All results are computed in float64.
+Kernels are symmetric and finite (N, N) arrays over the same N inputs ((NC, NC) with all outputs),
+or several of them (..., N, N); the kernels of T epochs, in order, are (T, N, N). All results are
+computed in float64.
 
 The size of a kernel says little, so distances compare directions:
-$S(A, B) = 1 - \langle A, B\rangle_F / (\|A\|_F \|B\|_F)$ (Fort et al. 2020). Kernels of inputs
-that are all positive, such as pixels, are nearly constant, and raw distances tiny. Centred ones
-compare $HKH$ with $H = I - \frac1N \mathbf 1 \mathbf 1^\top$ (Cortes et al. 2012).
+$S(A, B) = 1 - \langle A, B\rangle_F / (\|A\|_F \|B\|_F)$ (Fort et al. 2020). Kernels of inputs that
+are all positive, such as pixels, are nearly constant, and raw distances tiny. Functions that take
+`centred` then compare $HKH$ with $H = I - \frac1N \mathbf 1 \mathbf 1^\top$ (Cortes et al. 2012). A
+kernel of zero, or a constant one if centred, has no direction, and is refused.
 """
 
 from collections.abc import Sequence
@@ -30,65 +31,30 @@ _ROUNDING = 1e-4
 
 
 class Polar(NamedTuple):
-    """A sequence of kernels, seen from the first one.
+    """A sequence of kernels, seen from the first one."""
 
-    Attributes:
-        radius: distance from the first kernel, in units of the last one's.
-        angle: angle to the first kernel, in radians.
-    """
-
-    radius: Float64[np.ndarray, " t"]
-    angle: Float64[np.ndarray, " t"]
+    radius: Float64[np.ndarray, " t"]  # distance from the first, in units of the last one's
+    angle: Float64[np.ndarray, " t"]  # angle to the first, in radians
 
 
 class Specialisation(NamedTuple):
-    """How much each class's kernel is its own.
-
-    Attributes:
-        matrix: KSM[c, k], of the kernel of class c with the indicator of class k.
-        mean: of the diagonal; 1 if all classes share one kernel, below C if kernels are positive
-            semi-definite. For two classes it is always 1: their indicators differ in sign only.
-    """
+    """How much each class's kernel is its own."""
 
     matrix: Float64[np.ndarray, "... c c"]
     mean: Each
 
 
 def centre(kernels: Kernels) -> Float64[np.ndarray, "... n n"]:
-    """The kernels $HKH$ of centred features, whose rows and columns have mean zero.
-
-    Args:
-        kernels: one kernel (N, N), or several (..., N, N).
-
-    Returns:
-        Kernels of the same shape.
-
-    Raises:
-        TypeError: if the kernels are not of a floating-point type.
-        ValueError: if they have another shape, or values that are not finite.
-    """
+    """The kernels $HKH$ of centred features, whose rows and columns have mean zero."""
     kernels = _checked("kernels", kernels)
     rows = kernels - kernels.mean(-1, keepdims=True)
     return rows - rows.mean(-2, keepdims=True)
 
 
 def similarity(a: Kernels, b: Kernels, *, centred: bool = False) -> Each:
-    r"""Cosine between kernels, $\langle A, B\rangle_F / (\|A\|_F \|B\|_F)$.
+    r"""Cosine between kernels, $\langle A, B\rangle_F / (\|A\|_F \|B\|_F)$, whose shapes broadcast.
 
     Centred, it is the centred kernel alignment of Cortes et al. (2012).
-
-    Args:
-        a: one kernel (N, N), or several (..., N, N).
-        b: kernels of a shape that can be broadcast to that of a.
-        centred: whether to compare the kernels of centred features, see `centre`.
-
-    Returns:
-        One number a pair, from -1 to 1.
-
-    Raises:
-        TypeError: if kernels are not of a floating-point type.
-        ValueError: if shapes do not fit, values are not finite, or a kernel is zero (constant, if
-            centred), as it has no direction then.
     """
     a, b = _directed("a", a, centred), _directed("b", b, centred)
     _check_fit(a, b)
@@ -98,40 +64,14 @@ def similarity(a: Kernels, b: Kernels, *, centred: bool = False) -> Each:
 
 
 def distance(a: Kernels, b: Kernels, *, centred: bool = False) -> Each:
-    r"""Kernel distance $S(A, B)$, one minus the `similarity`.
-
-    Args:
-        a: one kernel (N, N), or several (..., N, N).
-        b: kernels of a shape that can be broadcast to that of a.
-        centred: whether to compare the kernels of centred features, see `centre`.
-
-    Returns:
-        One number a pair, from 0 to 2; to 1 for positive semi-definite kernels.
-
-    Raises:
-        TypeError: see `similarity`.
-        ValueError: see `similarity`.
-    """
+    """Kernel distance, one minus the `similarity`; at most 1 for positive semi-definite kernels."""
     return 1 - similarity(a, b, centred=centred)
 
 
 def distances(
     a: Kernels, b: Kernels | None = None, *, centred: bool = False
 ) -> Float64[np.ndarray, "s t"]:
-    """Kernel distance of all pairs, by one matrix product.
-
-    Args:
-        a: kernels (S, N, N).
-        b: kernels (T, N, N); None for a itself.
-        centred: whether to compare the kernels of centred features, see `centre`.
-
-    Returns:
-        The distance of a[s] and b[t].
-
-    Raises:
-        TypeError: see `similarity`.
-        ValueError: see `similarity`.
-    """
+    """Kernel distance of all pairs of a[s] and b[t] (a again if b is None), by one product."""
     first = _directed("a", a, centred, ndim=3)
     second = first if b is None else _directed("b", b, centred, ndim=3)
     _check_fit(first, second)
@@ -143,22 +83,10 @@ def distances(
 def velocity(
     kernels: Kernels, times: Numbers, *, centred: bool = False
 ) -> Float64[np.ndarray, " steps"]:
-    r"""Speed of a kernel, $S(K_t, K_{t+\Delta}) / \Delta$ between successive times.
+    r"""Speed of a kernel, $S(K_t, K_{t+\Delta}) / \Delta$ between times that ascend.
 
     The distance grows with the square of a small angle, so with kernels taken more often the
     velocity of a smooth path goes down: compare velocities at equal $\Delta$.
-
-    Args:
-        kernels: kernels (T, N, N).
-        times: their times, ascending, such as epochs.
-        centred: whether to compare the kernels of centred features, see `centre`.
-
-    Returns:
-        T - 1 velocities, per unit of time.
-
-    Raises:
-        TypeError: see `similarity`.
-        ValueError: see `similarity`; or if the times do not fit.
     """
     kernels = _checked("kernels", kernels, ndim=3)
     elapsed = np.diff(_times(times, len(kernels)))
@@ -166,42 +94,21 @@ def velocity(
 
 
 def path_length(kernels: Kernels, *, centred: bool = False) -> float:
-    r"""Length of the way that a kernel goes, $\sum_t S(K_t, K_{t+1})$.
+    r"""Length of the way that a kernel goes, $\sum_t S(K_t, K_{t+1})$; 0 for a single kernel.
 
     As $S$ is no metric, steps of another length give another path length: compare paths with equal
     times.
-
-    Args:
-        kernels: kernels (T, N, N).
-        centred: whether to compare the kernels of centred features, see `centre`.
-
-    Returns:
-        The sum of the steps, 0 for a single kernel.
-
-    Raises:
-        TypeError: see `similarity`.
-        ValueError: see `similarity`.
     """
     kernels = _checked("kernels", kernels, ndim=3)
     return float(distance(kernels[:-1], kernels[1:], centred=centred).sum())
 
 
 def settling_time(remaining: Numbers, times: Numbers, yardstick: float) -> float:
-    """The first of the given times from which on a curve stays below a yardstick.
+    """The first of the given times, ascending, from which on a curve stays below a yardstick.
 
-    For the remaining distance to the final kernel, `distances(kernels, kernels[-1:])[:, 0]`. That
-    is zero at the end, so the last time as an answer means: not before the end.
-
-    Args:
-        remaining: value of the curve at each time.
-        times: the times, ascending. No value between them is interpolated.
-        yardstick: what the curve must be below, strictly.
-
-    Returns:
-        The time; infinity if the last value is not below the yardstick.
-
-    Raises:
-        ValueError: if lengths differ, times do not ascend, or a number is not finite.
+    It is infinity if the last value is not below. For the remaining distance to the final kernel,
+    `distances(kernels, kernels[-1:])[:, 0]`. That is zero at the end, so the last time as an answer
+    means: not before the end. No value between the times is interpolated.
     """
     remaining = np.asarray(remaining, np.float64)
     if remaining.ndim != 1 or len(remaining) == 0:
@@ -216,21 +123,10 @@ def settling_time(remaining: Numbers, times: Numbers, yardstick: float) -> float
 def truncate(
     kernels: Kernels, k: int
 ) -> tuple[Float64[np.ndarray, "... n n"], Float64[np.ndarray, "... n n"]]:
-    """Splits each kernel into its top k eigenpairs and the rest.
+    """Splits each kernel into its top k eigenpairs, k from 1 to N - 1, and the rest.
 
-    Each kernel is cut by its own eigenvectors, so from one epoch to the next the two parts may
-    swap directions: they are no fixed subspaces.
-
-    Args:
-        kernels: one kernel (N, N), or several (..., N, N).
-        k: how many of the largest eigenvalues, from 1 to N - 1.
-
-    Returns:
-        Two arrays of kernels, of the shape of `kernels`, which is their sum.
-
-    Raises:
-        TypeError: if the kernels are not of a floating-point type.
-        ValueError: if they are not symmetric or not finite, or k is out of range.
+    Each kernel is cut by its own eigenvectors, so from one epoch to the next the two parts may swap
+    directions: they are no fixed subspaces.
     """
     kernels = _symmetric("kernels", kernels)
     k = _checks.whole("k", k, most=kernels.shape[-1] - 1)
@@ -240,22 +136,12 @@ def truncate(
 
 
 def polar(kernels: Kernels, *, centred: bool = False) -> Polar:
-    r"""Polar coordinates of a kernel's path, around its start.
+    r"""Polar coordinates of a kernel's path (T, N, N), around its start.
 
-    $r_t = \|K_t - K_0\|_F / \|K_T - K_0\|_F$ and $\varphi_t = \arccos(\langle K_t, K_0\rangle_F /
-    (\|K_t\|_F \|K_0\|_F))$ (Tsilivis & Kempe 2022). For the top eigenpairs, or the rest, pass what
-    `truncate` returns.
-
-    Args:
-        kernels: kernels (T, N, N).
-        centred: whether to take the kernels of centred features, see `centre`.
-
-    Returns:
-        Radius and angle of each kernel, both 0 for the first (the angle up to about 1e-8).
-
-    Raises:
-        TypeError: see `similarity`.
-        ValueError: see `similarity`; or if the last kernel is the first one.
+    $r_t = \|K_t - K_0\|_F / \|K_T - K_0\|_F$ and
+    $\varphi_t = \arccos(\langle K_t, K_0\rangle_F / (\|K_t\|_F \|K_0\|_F))$ (Tsilivis & Kempe
+    2022). Both are 0 at the start (the angle up to about 1e-8). For the top eigenpairs, or the
+    rest, pass what `truncate` returns.
     """
     kernels = _directed("kernels", kernels, centred, ndim=3)
     moved = np.linalg.norm(kernels - kernels[0], axis=(1, 2))
@@ -265,35 +151,15 @@ def polar(kernels: Kernels, *, centred: bool = False) -> Polar:
 
 
 def spectrum(kernels: Kernels) -> Float64[np.ndarray, "... n"]:
-    """Eigenvalues of kernels, descending.
-
-    Args:
-        kernels: one kernel (N, N), or several (..., N, N).
-
-    Returns:
-        The eigenvalues of each kernel.
-
-    Raises:
-        TypeError: if the kernels are not of a floating-point type.
-        ValueError: if they are not symmetric or not finite.
-    """
+    """Eigenvalues of each kernel, descending."""
     return np.linalg.eigvalsh(_symmetric("kernels", kernels))[..., ::-1]
 
 
 def trace_rank(eigenvalues: Numbers) -> Each:
     r"""Effective rank as the trace over the largest eigenvalue, $\sum_i \lambda_i / \lambda_1$.
 
-    From 1 (rank one) to N (all eigenvalues equal). Source: Vershynin (2012).
-
-    Args:
-        eigenvalues: of one kernel (N,), or several (..., N), descending; see `spectrum`.
-
-    Returns:
-        One number a kernel.
-
-    Raises:
-        ValueError: if eigenvalues are not descending, not finite, negative beyond the rounding of
-            float32, or all zero.
+    From 1 (rank one) to N (all eigenvalues equal), for the descending eigenvalues (..., N) of
+    `spectrum`, which may be negative by the rounding of float32. Source: Vershynin (2012).
     """
     return _shares(eigenvalues).sum(-1)
 
@@ -301,17 +167,8 @@ def trace_rank(eigenvalues: Numbers) -> Each:
 def entropy_rank(eigenvalues: Numbers) -> Each:
     r"""Effective rank $\exp(-\sum_i p_i \log p_i)$ with $p_i = \lambda_i / \sum_j \lambda_j$.
 
-    From 1 (rank one) to N (all eigenvalues equal), and never below `trace_rank`. Source: Roy &
-    Vetterli (2007).
-
-    Args:
-        eigenvalues: of one kernel (N,), or several (..., N), descending; see `spectrum`.
-
-    Returns:
-        One number a kernel.
-
-    Raises:
-        ValueError: see `trace_rank`.
+    From 1 (rank one) to N (all eigenvalues equal), and never below `trace_rank`, whose eigenvalues
+    it takes. Source: Roy & Vetterli (2007).
     """
     shares = _shares(eigenvalues)
     return np.exp(entr(shares / shares.sum(-1, keepdims=True)).sum(-1))
@@ -320,16 +177,8 @@ def entropy_rank(eigenvalues: Numbers) -> Each:
 def concentration(eigenvalues: Numbers) -> Float64[np.ndarray, "... n"]:
     r"""Concentration on the top k eigenspaces, $\sum_{i\le k} \lambda_i^2 / \sum_i \lambda_i^2$.
 
-    The share of the kernel's squared Frobenius norm, not of its trace (Tsilivis & Kempe 2022).
-
-    Args:
-        eigenvalues: of one kernel (N,), or several (..., N), descending; see `spectrum`.
-
-    Returns:
-        The shares for all k from 1 to N; the one for k is `[..., k - 1]`.
-
-    Raises:
-        ValueError: see `trace_rank`.
+    The share of the kernel's squared Frobenius norm, not of its trace (Tsilivis & Kempe 2022), for
+    the eigenvalues of `trace_rank`. That of k is `[..., k - 1]`.
     """
     energy = np.cumsum(_shares(eigenvalues) ** 2, axis=-1)
     return energy / energy[..., -1:]
@@ -338,24 +187,13 @@ def concentration(eigenvalues: Numbers) -> Float64[np.ndarray, "... n"]:
 def specialisation(kernels: Kernels, labels: Int[Array | np.ndarray, "..."]) -> Specialisation:
     r"""How much better the kernel of each class fits its own class than the other kernels do.
 
-    With $u_k$ the centred indicator of class k and
-    $A(K, u) = u^\top K u / (\|K\|_F \|u\|^2)$,
+    With $u_k$ the centred indicator of class k and $A(K, u) = u^\top K u / (\|K\|_F \|u\|^2)$,
 
     $$\mathrm{KSM}[c, k] = A(K^{(c)}, u_k) \Big/ \frac1C \sum_{c'} A(K^{(c')}, u_k) .$$
 
-    Each column has mean 1 (Shan & Bordelon 2021).
-
-    Args:
-        kernels: $K^{(c)}$, the kernel of output c, (C, N, N), or at several epochs (..., C, N, N).
-        labels: class of each input, (N,), from 0 to C - 1, all of them present.
-
-    Returns:
-        The matrix, and the mean of its diagonal.
-
-    Raises:
-        TypeError: if kernels are not of a floating-point type, or labels not of an integer type.
-        ValueError: if shapes do not fit, kernels are not finite or zero, labels are out of range,
-            or a class has no input, or no kernel that fits its indicator.
+    Each column has mean 1 (Shan & Bordelon 2021). The kernels are those of the outputs, (C, N, N),
+    or at several epochs (..., C, N, N); every one of the C classes has inputs, and a kernel that
+    fits its indicator.
     """
     kernels = _directed("kernels", kernels, centred=False)
     if kernels.ndim < 3 or kernels.shape[-3] < 2:

@@ -11,9 +11,8 @@ Index 0 belongs to the largest eigenvalue. Of a kernel whose entries are all pos
 has one sign nearly everywhere: it is about as useful as a constant, and robust only because it
 never changes its mind. Leave it out of statements on robustness.
 
-With a column of targets an output (one-hot labels), all columns of one feature are multiples of
-one function of x, so by itself it predicts two classes at most. Labels are integers, as in
-`ntklib.attacks`.
+With a column of targets an output (one-hot labels), all columns of one feature are multiples of one
+function of x, so by itself it predicts two classes at most.
 """
 
 from collections.abc import Sequence
@@ -38,21 +37,11 @@ def logits_fn(regressor: Regressor, members: Members, *, unit: bool = False) -> 
     All groups of one regressor are one function with other coefficients: what is compiled for the
     regressor's own `logits_fn`, such as an attack, serves them all.
 
-    Args:
-        regressor: the regressor.
-        members: indices of features, 0 for the largest eigenvalue.
-        unit: whether to scale the function to a root mean square of 1 over the training inputs and
-            outputs. Predictions stay the same, and for one output the signs of gradients do. But
-            the cross-entropy of a tiny output is log 2 to all digits of float32, so that an attack
-            cannot compare losses, and that of a large one underflows; and for several outputs the
-            scale sets how much of its gradient goes to which wrong class.
-
-    Returns:
-        The function, from inputs (m, ...) to outputs (m, c).
-
-    Raises:
-        TypeError: if indices are not integers.
-        ValueError: if there are none, one is out of range, or one is repeated.
+    With `unit` the function is scaled to a root mean square of 1 over the training inputs and
+    outputs. Predictions stay the same, and for one output the signs of gradients do. But the
+    cross-entropy of a tiny output is log 2 to all digits of float32, so that an attack cannot
+    compare losses, and that of a large one underflows; and for several outputs the scale sets how
+    much of its gradient goes to which wrong class.
     """
     indices = _indices(regressor, members)
     weights = _weights(regressor, indices)
@@ -67,28 +56,13 @@ def logits_fn(regressor: Regressor, members: Members, *, unit: bool = False) -> 
 
 
 def usefulness(
-    regressor: Regressor,
-    groups: Sequence[Members],
-    x: Rows,
-    y: Labels,
+    regressor: Regressor, groups: Sequence[Members], x: Rows, y: Labels
 ) -> Bool[np.ndarray, "g m"]:
-    r"""Which points each feature, or group of features, classifies correctly.
+    r"""Which points each feature, or group of features, classifies correctly, one row a group.
 
-    Row means estimate the usefulness $\rho = \Pr[\mathrm{sign}\,\phi(x) = y]$. One kernel matrix
-    serves all; `range(n)` stands for all n features.
-
-    Args:
-        regressor: the regressor.
-        groups: features and groups of features, see `Members`.
-        x: inputs, not those of the training.
-        y: their labels.
-
-    Returns:
-        The outcomes, one row a group; a function value of exactly zero is not correct.
-
-    Raises:
-        TypeError: if indices or labels are not integers, or x is not of a floating-point type.
-        ValueError: if inputs, labels or indices do not fit.
+    Row means over points that are not those of the training estimate the usefulness
+    $\rho = \Pr[\mathrm{sign}\,\phi(x) = y]$. A function value of exactly zero is not correct. One
+    kernel matrix serves all; `range(n)` stands for all n features.
     """
     x, y = _points(regressor, x, y)
     chosen = [_indices(regressor, members) for members in groups]
@@ -116,28 +90,13 @@ def robustness(
 
     Row means estimate the robustness $\gamma = \mathbb E \inf_\delta \mathbf 1\{\mathrm{sign}\,
     \phi(x + \delta) = y\}$, from above, as an attack need not find the worst $\delta$. Each
-    function is scaled, see `logits_fn`, attacked by itself, and the attack is compiled once.
+    function is scaled, see `logits_fn`, and attacked by itself, all with one key; the attack is
+    compiled once. For one step of the sign method it is `attacks.partial(attacks.fgsm, epsilon=e)`.
 
-    Args:
-        regressor: the regressor.
-        groups: features and groups of features, see `Members`.
-        x: images, not those of the training.
-        y: their labels.
-        key: for the attack; all groups share it.
-        attack: `attack(logits_fn, x, y, key)`, which returns images; for one step of the sign
-            method `attacks.partial(attacks.fgsm, epsilon=e)`.
-        among: the points to attack for each group, such as those that withstand another attack;
-            the others count as broken. All by default.
-        batch_size: images attacked at once, at least 1. Only those are that the function
-            classifies correctly, about half of them for most features.
-
-    Returns:
-        The outcomes, one row a group. A mistake on the clean image counts as one.
-
-    Raises:
-        TypeError: if indices or labels are not integers, or x is not of a floating-point type.
-        ValueError: if inputs, labels, indices or `among` do not fit, or `batch_size` is out of
-            range.
+    Only the points `among` are attacked for each group, such as those that withstand another
+    attack, all by default; the others count as broken, and so does a mistake on the clean image. Of
+    images that the function classifies correctly, about half of them for most features,
+    `batch_size` are attacked at once.
     """
     x, y = _points(regressor, x, y)
     outcomes = usefulness(regressor, groups, x, y)
@@ -164,29 +123,14 @@ def fgsm(
     epsilon: float,
     clip: attacks.Clip | None = (0.0, 1.0),
 ) -> Float[Array | np.ndarray, "g m ..."]:
-    r"""FGSM images of each feature, or group, of a regressor with one output.
+    r"""FGSM images of each feature, or group, of a regressor with one output and labels 0 or 1.
 
-    With $a$ the coefficients of a group, its function has the gradient $\sum_j a_j \nabla_x
-    \Theta(x, x_j)$. The gradients of the kernel are the same for all groups, and are computed once:
-    for a convolutional network that takes as long as about two calls of `attacks.fgsm`, which makes
-    the same images. Source of the attack: Goodfellow, Shlens & Szegedy (2015).
-
-    Args:
-        regressor: the regressor.
-        groups: features and groups of features, see `Members`.
-        x: images, within `clip`.
-        y: their labels, 0 or 1.
-        epsilon: radius of the attack, in units of pixels.
-        clip: range of a pixel; None for any.
-
-    Returns:
-        The images, $\mathrm{clip}(x - \epsilon\, s\, \mathrm{sign} \nabla \phi(x))$ with s the
-        sign of the label; one set of them a group.
-
-    Raises:
-        TypeError: if indices or labels are not integers, or x is not float32 or float64.
-        ValueError: if the regressor has several outputs, inputs, labels or indices do not fit, or
-            `epsilon` or `clip` is out of range.
+    They are $\mathrm{clip}(x - \epsilon\, s\, \mathrm{sign} \nabla \phi(x))$ with s the sign of the
+    label, one set of them a group. With $a$ the coefficients of a group, its function has the
+    gradient $\sum_j a_j \nabla_x \Theta(x, x_j)$. The gradients of the kernel are the same for all
+    groups, and are computed once: for a convolutional network that takes as long as about two calls
+    of `attacks.fgsm`, which makes the same images. Source of the attack: Goodfellow, Shlens &
+    Szegedy (2015).
     """
     given = attacks.Ball.around(x, epsilon, clip=clip)
     ball, (x, y) = given.on_device(), _points(regressor, given.x, y)
@@ -204,21 +148,11 @@ def fgsm(
 
 
 def overlap(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Float64[np.ndarray, " k"]:
-    r"""Overlap of the top eigenspaces of two kernels on the same points.
+    r"""Overlap of the top eigenspaces of two kernels on the same points, from 0 to 1, for each k.
 
     $\|V_k^\top W_k\|_F^2 / k$, with the first k eigenvectors in the columns of $V_k$ and $W_k$: the
-    mean squared cosine of the principal angles. Two random subspaces have $k/n$ on average.
-
-    Args:
-        a: eigenvectors of one kernel in the columns, that of the largest eigenvalue first, all n
-            or the top ones.
-        b: as many of the other kernel.
-
-    Returns:
-        The overlaps, from 0 to 1, for all k from 1 to the number of columns.
-
-    Raises:
-        ValueError: if shapes differ, or columns are not orthonormal.
+    mean squared cosine of the principal angles. Two random subspaces have $k/n$ on average. Both
+    have as many columns, orthonormal, that of the largest eigenvalue first: all n or the top ones.
     """
     if a.shape != b.shape:
         raise ValueError(f"b: shape {b.shape} is not allowed; it is that of a, {a.shape}")
@@ -230,19 +164,8 @@ def overlap(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Float64
 def label_energy(eigenvectors: Float[np.ndarray, "n k"], y: Rows) -> Float64[np.ndarray, " k"]:
     r"""Share of the targets' energy along each eigenvector, $\|v_i^\top Y\|^2 / \|Y\|_F^2$.
 
-    Its cumulative sum is the share within the top eigenspaces; over all n eigenvectors it ends
-    at 1.
-
-    Args:
-        eigenvectors: in the columns.
-        y: targets, one column an output.
-
-    Returns:
-        The shares, one an eigenvector.
-
-    Raises:
-        ValueError: if columns are not orthonormal, or targets do not fit, are not finite or all
-            zero.
+    Its cumulative sum is the share within the top eigenspaces; over all n eigenvectors, which are
+    orthonormal columns, it ends at 1.
     """
     y = _checks.targets("y", y, len(eigenvectors))
     if not y.any():
@@ -256,37 +179,16 @@ def gradient_images(
 ) -> Float[Array, "m ..."]:
     r"""Gradient of an output in the input, $\nabla_x f_c(x)$: what the function looks for.
 
-    Args:
-        function: such as `logits_fn` of a feature, or that of the whole regressor.
-        x: inputs, one a row.
-        output: the column c. For a single feature all columns give the same picture, up to a
-            factor.
-
-    Returns:
-        One gradient an input; see `min_max` for pictures.
-
-    Raises:
-        ValueError: if there is no such output.
+    The function may be `logits_fn` of a feature, or that of the whole regressor. For a single
+    feature all outputs c give the same picture, up to a factor; see `min_max` for pictures.
     """
     outputs = jax.eval_shape(function, x).shape[1]
     output = _checks.whole("output", output, least=0, most=outputs - 1)
     return _gradient(function, jnp.asarray(x), output)
 
 
-def min_max(
-    images: Float[Array | np.ndarray, "m ..."],
-) -> Float64[np.ndarray, "m ..."]:
-    """Each image scaled to the range from 0 to 1, over all its pixels and channels.
-
-    Args:
-        images: one a row.
-
-    Returns:
-        The scaled images; a constant one becomes zero.
-
-    Raises:
-        ValueError: if images are empty or not finite.
-    """
+def min_max(images: Float[Array | np.ndarray, "m ..."]) -> Float64[np.ndarray, "m ..."]:
+    """Each image scaled to 0 to 1 over all its pixels and channels, or zero if constant."""
     images = _finite(images)
     axes = tuple(range(1, images.ndim))
     shifted = images - images.min(axes, keepdims=True)
@@ -295,18 +197,10 @@ def min_max(
 
 
 def mean_frequency(images: Float[Array | np.ndarray, "..."]) -> Float64[np.ndarray, " m"]:
-    r"""Spatial frequency of images, averaged with their power as the weight.
+    r"""Spatial frequency of images (m, h, w, c), averaged with their power as the weight.
 
-    0 for a constant image, the same for all images that differ by a factor.
-
-    Args:
-        images: the images, (m, h, w, c).
-
-    Returns:
-        Cycles per pixel, from 0 to $\sqrt{1/2}$; about 0.38 for white noise.
-
-    Raises:
-        ValueError: if images have another shape, are empty or not finite, or one is zero.
+    In cycles per pixel, from 0 for a constant image to $\sqrt{1/2}$; about 0.38 for white noise.
+    The same for all images that differ by a factor; not defined for one that is zero.
     """
     images = _finite(images)
     if images.ndim != 4:

@@ -31,28 +31,17 @@ def kernel(
 ) -> Float[Array, "n1 n2"]:
     """The analytic kernel between two sets of inputs, computed block by block.
 
-    Works on values, not under `jit`; there, call `twin(model)`. Needs memory for the
-    matrix, on the host and on the device, for a second copy of the inputs, and for what
-    `kernel_fn` needs for one block.
+    Works on values, not under `jit`; there, call `twin(model)`. Needs memory for the matrix, on the
+    host and on the device, for a second copy of the inputs, and for what `kernel_fn` needs for one
+    block.
 
     Args:
-        model: a model with an infinite twin, or a function `(x1, x2, get) -> (n1, n2)`, as
-            `neural_tangents.stax` returns them.
+        model: see `twin`.
         x1: inputs, one a row, of a floating-point type; half precision becomes float32.
         x2: inputs of the same shape; None for x1 itself, when blocks below the diagonal are
             mirrored, not computed, and the result is exactly symmetric.
-        get: "ntk", the tangent kernel, or "nngp", the covariance of the outputs at
-            initialisation.
+        get: "ntk", the tangent kernel, or "nngp", the covariance of the outputs at initialisation.
         block: rows and columns computed at once, at most 512 if None.
-
-    Returns:
-        The kernel matrix.
-
-    Raises:
-        TypeError: if the inputs are not of a floating-point type, or `model` is neither.
-        ValueError: if the model has no twin, inputs are empty, not finite or differ in shape,
-            `get` is unknown, `block` is below 1, or the function returns another shape than
-            (n1, n2).
     """
     kernel_fn, symmetric = twin(model), x2 is None
     _checks.one_of("get", get, ("ntk", "nngp"))
@@ -80,17 +69,9 @@ def kernel(
 def twin(model: Any) -> KernelFn:
     """The kernel of a model of infinite width, as a function that can be compiled.
 
-    Args:
-        model: a model with an infinite twin. A function `(x1, x2, get) -> (n1, n2)` is returned
-            as it is.
-
-    Returns:
-        `kernel_fn(x1, x2=None, get="ntk" | "nngp")`: the kernel of one output, (n1, n2). It can be
-        differentiated in the inputs, and its memory is bounded.
-
-    Raises:
-        TypeError: if it is neither.
-        ValueError: if the model has no infinite twin.
+    That is `kernel_fn(x1, x2=None, get="ntk" | "nngp")`: the kernel of one output, (n1, n2). It can
+    be differentiated in the inputs, and its memory is bounded. A function
+    `(x1, x2, get) -> (n1, n2)`, as `neural_tangents.stax` returns them, is returned as it is.
     """
     wanted = "it is a model with an infinite twin, or a function (x1, x2, get) -> (n1, n2)"
     if isinstance(model, Model):
@@ -117,18 +98,12 @@ class Regressor:
     Calls can be compiled and differentiated in x. They compute in the dtype of x, in float32 at
     least; the factorisation is in float64. The limit takes a Cholesky factor, a finite time the
     eigendecomposition, which serves all times and is kept.
-
-    Attributes:
-        gram: the kernel matrix K, without the ridge.
-        coefficients: alpha in f_t(x) = kernel(x, X) alpha, one column an output.
-        ridge: what is added to the diagonal of K.
-        time: the training time, None for the limit.
     """
 
-    gram: Float64[np.ndarray, "n n"]
-    coefficients: Float64[np.ndarray, "n c"]
+    gram: Float64[np.ndarray, "n n"]  # K, without the ridge
+    coefficients: Float64[np.ndarray, "n c"]  # alpha in f_t(x) = kernel(x, X) alpha
     ridge: float
-    time: float | None
+    time: float | None  # None for the limit
 
     def __init__(
         self,
@@ -142,8 +117,7 @@ class Regressor:
         """Computes the kernel matrix and its factorisation.
 
         Args:
-            kernel_fn: a model with an infinite twin, or a function `(x1, x2, get) -> (n1, n2)`,
-                as `neural_tangents.stax` returns them.
+            kernel_fn: see `twin`.
             x: training inputs, one a row, of a floating-point type.
             y: targets, (n, outputs), or (n,) for one output; labels are no targets.
             ridge: added to the diagonal of the kernel matrix, at least 0.
@@ -215,18 +189,7 @@ class Regressor:
         return self.eigenvectors @ (weights[:, None] * (self.eigenvectors.T @ self._y))
 
     def at(self, time: float | None) -> "Regressor":
-        """The same data at another training time; the eigendecomposition is shared.
-
-        Args:
-            time: training time, at least 0; None or infinity for the limit.
-
-        Returns:
-            Another regressor.
-
-        Raises:
-            TypeError: if the time is no number.
-            ValueError: if it is negative, or the limit of a singular kernel matrix.
-        """
+        """The same data at another time, None for the limit; the eigendecomposition is shared."""
         time = _time(time)
         if time is not None:
             _ = self._eigh  # here, so that the copies share it
@@ -243,18 +206,7 @@ class Regressor:
         return Partial(_predict, Partial(self.kernel_fn), self.x, self.coefficients)
 
     def __call__(self, x: Rows) -> Float[Array, "m c"]:
-        """f_t at new inputs.
-
-        Args:
-            x: inputs, of the shape of those in training.
-
-        Returns:
-            One row an input, one column an output.
-
-        Raises:
-            TypeError: if the inputs are not of a floating-point type.
-            ValueError: if they have another shape than those in training, or are not finite.
-        """
+        """f_t at new inputs, of the shape of those in training, one column an output."""
         return self.logits_fn(_inputs("x", x))
 
 

@@ -1,8 +1,7 @@
 """Networks linearised in their parameters, around a tangent point.
 
-Training and attacks take the tangent point as an argument of the compiled program, never as a
-constant in it. So models that differ only in the tangent point (checkpoints of one network) share
-what was compiled. An attack on `model` takes `bind(model.apply, variables)`.
+The tangent point is an argument of the compiled training or attack, never a constant in it. So
+models that differ only in the tangent point (checkpoints of one network) share what was compiled.
 """
 
 from collections.abc import Callable
@@ -18,33 +17,20 @@ from ntklib.models import Model, Variables
 
 
 def linearize(model: Model, variables: Variables, *, centered: bool) -> Model:
-    r"""The first-order expansion of a model in its parameters, around `variables`.
+    r"""The first-order expansion of a model in its parameters, around the tangent `variables`.
 
     $f_{\mathrm{lin}}(x; \theta) = f_{\theta_0}(x) + J_{\theta_0}(x)\,(\theta - \theta_0)$, or
     without the first term if centred. Its tangent kernel is that of the model at $\theta_0$, for
     every $\theta$, so training it is regression with a fixed kernel; the centred one starts at
-    $f = 0$ and owes nothing to $f_{\theta_0}$. An evaluation is one forward-mode pass. Sources:
-    Lee et al. (2019); Loo et al. (2022).
+    $f = 0$ and owes nothing to $f_{\theta_0}$. An evaluation is one forward-mode pass. Sources: Lee
+    et al. (2019); Loo et al. (2022).
 
     Only the parameters are variables. All other collections, such as the statistics of batch
-    normalisation, stay at their values in `variables`, in inference mode, in training too.
+    normalisation, stay at their values in `variables`, in inference mode, in training too. `init`
+    returns a copy of the tangent point, whatever the key and the inputs; `apply` reads "params"
+    only, which must have the structure of the tangent point's.
 
-    Args:
-        model: the model, of any architecture.
-        variables: the tangent point $\theta_0$, as returned by `model.init` or a training.
-        centered: whether to leave out $f_{\theta_0}(x)$.
-
-    Returns:
-        A model whose `init` returns a copy of the tangent point, whatever the key and the inputs,
-        and whose `apply` takes variables of the structure of the model's (in dicts or other
-        mappings) and reads "params" only.
-        It has no infinite twin: that of `model` is the kernel of a random $\theta_0$, not of this
-        one.
-
-    Raises:
-        TypeError: if a parameter is of neither a floating-point nor a complex type.
-        ValueError: if there are no parameters, or (when applied) variables do not have those of the
-            tangent point, or the logits are not of shape (n, k).
+    It has no infinite twin: that of `model` is the kernel of a random $\theta_0$, not of this one.
     """
     tangent = jax.tree.map(jnp.array, parameters("variables", variables))
 
@@ -58,13 +44,9 @@ def linearize(model: Model, variables: Variables, *, centered: bool) -> Model:
 def with_network(logits_fn: Partial, network: Model) -> Partial:
     """A classifier with another network in place of its own, such as a smooth one, to attack it.
 
-    Args:
-        logits_fn: `bind(model.apply, variables)` of a network, or of one linearised by `linearize`.
-        network: a network whose parameters have the names and shapes of the first one's.
-
-    Returns:
-        The same for the other network; linearised, around the same tangent point, if it was. Logits
-        of shape (n, k), as before; parameters that do not fit are refused when it is applied.
+    The classifier is `bind(model.apply, variables)` of a network, or of one linearised by
+    `linearize`, and the other network is then linearised around the same tangent point. Parameters
+    that do not fit it are refused when it is applied.
     """
     if logits_fn.func in (_linear, _centered):
         return Partial(logits_fn.func, bind(network.apply), *logits_fn.args[1:])
@@ -72,19 +54,12 @@ def with_network(logits_fn: Partial, network: Model) -> Partial:
 
 
 def bind(function: Callable[..., Any], *arguments: Any) -> Partial:
-    """A function with its first arguments fixed, such as `bind(model.apply, variables)`.
+    """A function with its first arguments fixed: attacks take `bind(model.apply, variables)`.
 
     The result is a `jax.tree_util.Partial`, whose arrays are arguments to what is compiled for it.
     So attacks on another network of the same architecture do not compile again. A `Partial` around
     a `Partial` would hide the arrays of the inner one, for a linearised model the tangent point;
     here they are joined to the outer ones.
-
-    Args:
-        function: any function; the `apply` of any model.
-        arguments: arrays, or dicts, lists and tuples of arrays, such as the model's variables.
-
-    Returns:
-        The function of the remaining arguments.
     """
     if isinstance(function, Partial):
         return Partial(function.func, *function.args, *arguments, **function.keywords)

@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Num
 
 from ntklib._checks import logits, one_of, parameters, points, same_rows, whole
-from ntklib._contraction import CACHE, COLUMNS, Device, Ring, stays_factored
+from ntklib._contraction import CACHE, COLUMNS, Machine, stays_factored
 from ntklib._layerwise import Gradient, Product, gradients
 from ntklib.models import Model, Variables
 
@@ -41,8 +41,9 @@ def gram(
     layers (see `ntklib._layerwise`), those with respect to other parameters from per-example
     Jacobians; which is used makes no difference beyond rounding.
 
-    Works on values, not under `jit`. Inputs are taken block by block and outputs a few at a
-    time, so that the memory stays bounded.
+    Works on values, not under `jit`. Inputs are taken block by block and outputs a few at a time,
+    so that the memory stays bounded. The result has the widest of the types of the logits and the
+    gradients.
 
     Args:
         model: a flax network whose `apply` treats the inputs independently.
@@ -53,31 +54,21 @@ def gram(
         output: "trace" for the mean over outputs $\frac1k \sum_c \Theta_{cc}$, of shape (n1, n2);
             the index of one output c for $\Theta_{cc}$; "full" for all pairs of outputs, of shape
             (n1 k, n2 k), where row i k + c belongs to output c at input i.
-        block: inputs at once on each device; None for as many as the memory allows. Smaller
-            blocks take longer, as gradients at the second inputs are computed anew for each
-            block of the first.
-        memory: bytes for gradients and intermediate results on each device, in addition to
-            inputs, variables and the result.
-        devices: over which the inputs of a block are spread; None for the default device. If
-            they belong to several processes, each calls with the same arguments and gets the
-            whole result.
-
-    Returns:
-        The kernel matrix, in the widest of the types of the logits and the gradients.
-
-    Raises:
-        TypeError: if inputs or logits are not of a floating-point type, or parameters of neither
-            such a type nor a complex one.
-        ValueError: if inputs are empty, not finite or differ in shape, there are no parameters, the
-            logits are not of shape (n, k), `output` is none of the above, `block` or `memory` is
-            not whole, or the memory does not suffice for the block, or for one input.
+        block: inputs at once on each device; None for as many as the memory allows. Smaller blocks
+            take longer, as gradients at the second inputs are computed anew for each block of the
+            first.
+        memory: bytes for gradients and intermediate results on each device, in addition to inputs,
+            variables and the result. A ValueError says so if they do not suffice for one input.
+        devices: over which the inputs of a block are spread; None for the default device. If they
+            belong to several processes, each calls with the same arguments and gets the whole
+            result.
     """
     variables, symmetric = parameters("variables", variables), x2 is None
     x1, x2 = map(np.asarray, _of_one_type(x1, x2))
     block = None if block is None else whole("block", block)
     memory = whole("memory", memory)
     units, full = _units(model, variables, x1, output), str(output) == "full"
-    apply, machine = Partial(model.apply), Device() if devices is None else Ring(devices)
+    apply, machine = Partial(model.apply), Machine(devices)
     layers = jax.eval_shape(gradients, apply, variables, x1[0], units[:1])
     dtype = jnp.result_type(units.dtype, *jax.tree.leaves(layers))
     n = max(len(x1), len(x2))
@@ -123,25 +114,10 @@ def vector_product(
     r"""The product $\Theta(X_1, X_2) v$, without any entry of the kernel.
 
     It is $J(X_1) (J(X_2)^\top v)$: a backward and a forward pass on all inputs, one of each an
-    output for the trace. It can be compiled and differentiated.
+    output for the trace, with `block` inputs at a time. It can be compiled and differentiated.
 
-    Args:
-        model: a network whose `apply` treats the inputs independently.
-        variables: its variables.
-        x1: inputs, one a row.
-        v: the vector, (n2,); for `output="full"` (n2, k), one column an output. It is cast to the
-            type of the logits.
-        x2: inputs of the same shape; None for x1 itself.
-        output: see `gram`.
-        block: inputs in one pass, which bounds the memory.
-
-    Returns:
-        The product, (n1,) or (n1, k), in the type of the logits.
-
-    Raises:
-        TypeError: as in `gram`, or if v is complex.
-        ValueError: if shapes do not fit, inputs are empty or not finite, there are no parameters,
-            `output` is none of those allowed, or `block` is not whole.
+    The vector is (n2,), and the product (n1,); for `output="full"` they are (n2, k) and (n1, k),
+    one column an output. Both are in the type of the logits. All else is as in `gram`.
     """
     variables = parameters("variables", variables)
     x1, x2 = _of_one_type(x1, x2)
@@ -212,13 +188,11 @@ def _add(
 
 
 class _Sizes(NamedTuple):
-    """How many inputs are in a block, on all devices, and how many outputs and inputs are taken
-    in one backward pass.
-    """
+    """How many there are at once, to fit in the memory."""
 
-    block: int
-    outputs: int
-    at_once: int
+    block: int  # inputs in a block, on all devices
+    outputs: int  # in one backward pass
+    at_once: int  # inputs in one
 
 
 def _sizes(

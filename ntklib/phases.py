@@ -29,15 +29,9 @@ from ntklib.training import SGD, Recipe
 
 @dataclass(frozen=True)
 class Images:
-    """The images that networks are trained on: all classes of a data set.
+    """The images that networks are trained on: all classes of a data set."""
 
-    Attributes:
-        dataset: name, see `ntklib.data.load`.
-        n_train: number of training images; None for all.
-        pool: side of the squares of pixels that are averaged.
-    """
-
-    dataset: str
+    dataset: str  # these three as for `ntklib.data.load`
     n_train: int | None = None
     pool: int = 1
 
@@ -72,15 +66,13 @@ class Training:
     r"""One training of a network or of its linearisation.
 
     A linearisation is trained at a learning rate in units of $1/h$, for the largest curvature h of
-    the loss where all C classes are as likely, which is where the centred model starts: the
-    largest eigenvalue of $(I \otimes P)\, K\, (I \otimes P) / (n C)$, for the kernel K with all
-    outputs on n images and $P = I - \frac1C \mathbf 1 \mathbf 1^\top$. So no kernel is trained
-    faster than another for being larger. With momentum 0.9 a rate is stable there up to $3.8 / h$.
+    the loss where all C classes are as likely, which is where the centred model starts: the largest
+    eigenvalue of $(I \otimes P)\, K\, (I \otimes P) / (n C)$, for the kernel K with all outputs on
+    n images and $P = I - \frac1C \mathbf 1 \mathbf 1^\top$. So no kernel is trained faster than
+    another for being larger. With momentum 0.9 a rate is stable there up to $3.8 / h$.
 
     Attributes:
         network: name, see `ntklib.models.get`.
-        images: what it is trained on.
-        recipe: how.
         seed: decides the start of the network, the order of the batches and the attack's keys.
         keep: epochs at which the variables are kept.
         order: another number gives the batches another order, and the attack other keys.
@@ -117,11 +109,8 @@ class Training:
         words += ["standard" if recipe.adversary is None else "adversarial"]
         words += ["clean-first"] if recipe.clean_first else []
         words += ["from", str(self.start.epoch)] if self.start is not None else []
-        words += [
-            str(recipe.epochs),
-            "epochs",
-            sha256(repr(self.unseeded).encode()).hexdigest()[:8],
-        ]
+        digest = sha256(repr(self.unseeded).encode()).hexdigest()
+        words += [str(recipe.epochs), "epochs", digest[:8]]
         return f"{self.images}/{self.network}/{'-'.join(words)}/seed-{self.seed}"
 
     @property
@@ -175,11 +164,9 @@ def _from_file(fit: Callable[..., training.History], done: Path) -> training.His
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, at several epochs.
+    """A trained model: the network, or its linearisation, and its variables after some epochs.
 
-    Attributes:
-        model: the network, or its linearisation.
-        epochs: its variables after each of the epochs kept, and the last one.
+    These are the epochs kept, and the last one.
     """
 
     model: Model
@@ -202,17 +189,10 @@ class Trained:
 def make(trainings: Any, folder: str | Path | None = None) -> Any:
     """Makes trainings, each once, those that others start from first; they share the cores.
 
-    Args:
-        trainings: trainings in lists, tuples and dicts of any depth.
-        folder: where the file of each training is, `NAME.msgpack`. One that is there is read if it
-            is of the same program and data, is gone on with if it is not complete, and else made
-            anew. None keeps all in memory.
-
-    Returns:
-        The same lists, tuples and dicts, with trained models in place of trainings.
-
-    Raises:
-        DivergedError: see `ntklib.training.fit`.
+    Takes trainings in lists, tuples and dicts of any depth, and returns the same with trained
+    models in their place. In the folder each has a file, `NAME.msgpack`. One that is there is read
+    if it is of the same program and data, is gone on with if it is not complete, and else made
+    anew. Without a folder all stays in memory.
     """
     folder = None if folder is None else Path(folder)
     made: dict[Training, Trained] = {}
@@ -240,11 +220,7 @@ def _levels(trainings: Sequence[Training]) -> list[list[Training]]:
 class Study:
     """Trainings of one network on the same images, one a seed.
 
-    Attributes:
-        network: see `Training`.
-        images: see `Training`.
-        seeds: see `Training`.
-        recipe: what all trainings have in common, but for what each changes.
+    The recipe is what all trainings have in common, but for what each changes.
     """
 
     network: str
@@ -277,14 +253,9 @@ class Study:
     ) -> list[Training]:
         """The first phase: the network is trained, and its kernel with it.
 
-        Args:
-            order: see `Training`.
-            start: trainings, one a seed, that these start from; None for the seeds' own starts.
-            after: the epoch of those at which these start.
-            **changes: values of the recipe.
-
-        Returns:
-            Trainings, one a seed, kept at `times`.
+        There is one training a seed, kept at `times`. They start at the seeds' own starts, or where
+        the trainings in `start`, one a seed, are `after` so many epochs. `order` is that of a
+        `Training`; `changes` are values of the recipe.
         """
         recipe = replace(self.recipe, **changes)
         keep = tuple(int(epoch) for epoch in self.times if epoch <= after + recipe.epochs)
@@ -303,29 +274,15 @@ class Study:
         centered: bool = True,
         **changes: Any,
     ) -> list[Training]:
-        """The second phase: training with the kernel fixed, at the learning rate 1/h.
+        """The second phase: training with the kernel of an epoch fixed, at the learning rate 1/h.
 
-        Args:
-            trainings: of the first phase, one a seed.
-            epoch: of these, whose kernel is fixed.
-            n_curvature: see `Training`.
-            centered: see `Training`.
-            **changes: values of the recipe.
-
-        Returns:
-            Trainings, one a seed.
+        Takes trainings of the first phase, one a seed, and returns as many. `n_curvature` and
+        `centered` are those of a `Training`; `changes` are values of the recipe.
         """
         recipe = replace(self.recipe, optimizer=SGD(1.0), **changes)
+        fixed = partial(Training, self.network, self.images, recipe, n_curvature=n_curvature)
         return [
-            Training(
-                self.network,
-                self.images,
-                recipe,
-                each.seed,
-                tangent=Point(each, epoch),
-                centered=centered,
-                n_curvature=n_curvature,
-            )
+            fixed(seed=each.seed, tangent=Point(each, epoch), centered=centered)
             for each in trainings
         ]
 
@@ -334,34 +291,18 @@ class Study:
     ) -> Bool[np.ndarray, "k s n"]:
         """Which images each classifier gets right: clean, and under more and more attacks.
 
-        Args:
-            logits_fns: classifiers, one a seed, whose key the attacks have.
-            test: images and their labels.
-            *tried: attacks. Each is on those images only that have withstood all before it.
-
-        Returns:
-            Outcomes (1 + attacks, seeds, images): on the clean images, under the first attack,
-            under the first and the second, and so on.
-
-        Raises:
-            ValueError: see `ntklib.attacks.withstand`.
+        The classifiers are one a seed, whose key the attacks have. Each attack is on those images
+        only that have withstood all before it. Outcomes are (1 + attacks, seeds, images): on the
+        clean images, under the first attack, under the first and the second, and so on.
         """
         steps: tuple[attacks.Attack, ...] = (_none, *tried)
 
         def outcomes(logits_fn: Partial, seed: int) -> list[Bool[np.ndarray, " n"]]:
-            rows = [np.ones(len(test.y), bool)]
+            key, rows = jax.random.key(seed), [np.ones(len(test.y), bool)]
+            # Small batches: see `attacks.robust_accuracy`.
+            withstand = partial(attacks.withstand, logits_fn, test.x, test.y, key, batch_size=50)
             for attack in steps:
-                rows.append(
-                    attacks.withstand(
-                        logits_fn,
-                        test.x,
-                        test.y,
-                        jax.random.key(seed),
-                        among=rows[-1],
-                        attack=attack,
-                        batch_size=50,  # small: see `attacks.robust_accuracy`
-                    )
-                )
+                rows.append(withstand(among=rows[-1], attack=attack))
             return rows[1:]
 
         of_seeds = cores.share(outcomes, zip(logits_fns, self.seeds, strict=True))

@@ -38,17 +38,11 @@ def matrix(
     spec: str = ".2f",
     rotation: float = 0,
 ) -> None:
-    """A table of numbers as a heat map, each written into its cell.
+    """A table of numbers as a heat map, each written into its cell in the format `spec`.
 
-    Args:
-        axes: where it is drawn.
-        values: a row of numbers, or of estimates, for each of `rows`; an estimate is written with
-            its interval, and coloured by its value.
-        rows: their names.
-        columns: their names.
-        highest: the value of the darkest colour, by default the largest; the lightest is zero.
-        spec: format of the numbers.
-        rotation: of the columns' names, in degrees.
+    An estimate is written with its interval, and coloured by its value. The darkest colour is that
+    of `highest`, by default the largest value; the lightest is zero. The columns' names are turned
+    by `rotation`, in degrees.
     """
     numbers = np.array([[getattr(v, "value", v) for v in row] for row in values], float)
     highest = np.nanmax(numbers, initial=0) if highest is None else highest
@@ -74,18 +68,11 @@ def picture(axes: Axes, image: np.ndarray, *, signed: bool = False) -> None:
 
 
 def show(figure: Figure, *, name: str, alt: str, caption: str) -> None:
-    """Shows a figure with a text for those who do not see it, and a caption.
+    """Shows a figure with a text for those who do not see it, and a caption, and closes it.
 
-    In a notebook both are part of the output; in the book they become those of a numbered figure.
-
-    Args:
-        figure: the figure; it is closed.
-        name: its label in the book, such as `fig-transfer`.
-        alt: what the figure shows, in a sentence or two.
-        caption: what to read off it.
-
-    Raises:
-        ValueError: if `alt` or `caption` is empty.
+    In a notebook both are part of the output; in the book they become those of a numbered figure,
+    whose label is the name, such as `fig-transfer`. `alt` says what the figure shows, in a sentence
+    or two, and the caption what to read off it.
     """
     if not (alt.strip() and caption.strip()):
         raise ValueError("alt, caption: both must say something")

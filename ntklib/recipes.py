@@ -25,9 +25,9 @@ def _momentum(momentum: float, weight_decay: float) -> optax.GradientTransformat
 
 @dataclass(frozen=True)
 class SGD:
-    r"""Gradient descent with momentum: $v \leftarrow \mu v + g + \lambda\theta$ and
-    $\theta \leftarrow \theta - \eta v$.
+    r"""Gradient descent with momentum.
 
+    In each step $v \leftarrow \mu v + g + \lambda\theta$ and $\theta \leftarrow \theta - \eta v$.
     Serves as an optax optimiser, too. Optimisers that differ in their rates compile once.
 
     Attributes:
@@ -37,9 +37,6 @@ class SGD:
         schedule: how $\eta$ changes: "constant"; "step", a tenth after half of the training and a
             hundredth after three quarters (He et al. 2016); "cyclic", up in a straight line over
             the first two fifths, then down to 0 (Smith & Topin 2018; Wong et al. 2020).
-
-    Raises:
-        ValueError: if a value is out of range.
     """
 
     learning_rate: float
@@ -81,26 +78,16 @@ class SGD:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random flips from left to right, and random crops of the image in a frame of zeros.
+    """Random flips from left to right, and random crops of the image in a frame of zeros."""
 
-    Attributes:
-        flips: whether half of the images are flipped.
-        frame: width of the frame, in pixels.
-    """
-
-    flips: bool = True
-    frame: int = 4
+    flips: bool = True  # of half of the images
+    frame: int = 4  # width, in pixels
 
     def __post_init__(self) -> None:
         _checks.whole("frame", self.frame, least=0)
 
     def __call__(self, x: Float[Array, "n h w c"], key: PRNGKeyArray) -> Float[Array, "n h w c"]:
-        """Images of the same shape.
-
-        Args:
-            x: images.
-            key: decides what becomes of each.
-        """
+        """Images of the same shape; the key decides what becomes of each."""
         key_flip, key_crop = jax.random.split(key)
         if self.flips:
             flipped = jax.random.bernoulli(key_flip, shape=(len(x), 1, 1, 1))
@@ -120,10 +107,10 @@ class Recipe:
     r"""What `ntklib.training.fit` does; `dataclasses.replace` makes a variant.
 
     The mean loss $\frac1b\sum_i \ell(f(x_i), y_i)$ of batches of size b is minimised. With an
-    adversary $x_i$ is replaced by the adversary's image, computed at the current parameters
-    (Madry et al. 2018). With `clean_first` each batch makes two updates instead: one on the clean
-    images, then one on the images that the adversary finds for the updated network (the official
-    code of Loo et al. 2022).
+    adversary $x_i$ is replaced by the adversary's image, computed at the current parameters (Madry
+    et al. 2018). With `clean_first` each batch makes two updates instead: one on the clean images,
+    then one on the images that the adversary finds for the updated network (the official code of
+    Loo et al. 2022).
 
     Attributes:
         epochs: passes over the data, at least 1.
@@ -132,17 +119,12 @@ class Recipe:
         batch_size: size of a batch, the last one of an epoch may be smaller; None means all data,
             so that an epoch is one step of gradient descent.
         loss: see `ntklib.attacks.loss_per_point`.
-        adversary: an attack, compiled together with the update. Made with
-            `ntklib.attacks.partial`, it is a value as all else here.
-        clean_first: whether an update on the clean batch precedes that on the adversarial one.
+        adversary: an attack, compiled together with the update. Made with `ntklib.attacks.partial`,
+            it is a value as all else here.
         augmentation: what becomes of a batch of images before all else.
         averaging: weight a of $\bar\theta \leftarrow a \bar\theta + (1 - a) \theta$ after each
             update, smaller at first, $\min(a, (1 + k) / (10 + k))$ in update k. The averages are
             then what a training returns, those of the statistics of batch normalisation, too.
-
-    Raises:
-        TypeError: if a number is none.
-        ValueError: if a value is out of range.
     """
 
     epochs: _checks.Number

@@ -36,16 +36,9 @@ class DivergedError(RuntimeError):
 class History:
     """What `fit` returns: the last variables, and losses and accuracies, one an epoch.
 
-    All are means over the batches of the epoch, each measured just before its update.
-
-    Attributes:
-        variables: the variables after the last update.
-        loss: the loss minimised; that of the adversarial batches if there is an adversary.
-        accuracy: the accuracy on the same batches.
-        clean_loss: the loss of the clean steps before the adversarial ones; empty unless
-            `clean_first`.
-        clean_accuracy: the accuracy on the same batches.
-        kept: the variables after the epochs that `fit` was asked to keep, by epoch.
+    These are means over the batches of the epoch, each measured just before its update: of the
+    adversarial batches if there is an adversary. Those of the clean steps before them are empty
+    unless `clean_first`. `kept` has the variables after the epochs that `fit` was asked to keep.
     """
 
     variables: Variables
@@ -71,9 +64,9 @@ def fit(
 ) -> History:
     """Trains a network, or its linearisation, by a recipe.
 
-    Only the collection "params" is optimised. A model with `apply_train` is trained in its
-    training mode, which updates the other collections, such as the statistics of batch
-    normalisation, and may draw at random, as dropout does; the adversary sees it in inference mode.
+    Only the collection "params" is optimised. A model with `apply_train` is trained in its training
+    mode, which updates the other collections, such as the statistics of batch normalisation, and
+    may draw at random, as dropout does; the adversary sees it in inference mode.
 
     Two runs with equal recipes, but for the learning rate of an `SGD`, and models of the same
     functions and shapes compile once.
@@ -84,25 +77,19 @@ def fit(
         data: training images and labels.
         key: shuffles the data anew each epoch, and is the source of all other keys.
         recipe: what is done.
-        on_step: called after each update with its number, from 1 and counted over all epochs, and
-            a copy of the variables.
+        on_step: called after each update with its number, from 1 and counted over all epochs, and a
+            copy of the variables.
         keep: epochs after which the variables are kept in `History.kept`; 0 is the start.
         checkpoint: a file that holds the state after the last whole epoch. If it exists, training
-            goes on from there, to the same bits as without the interruption; the callback is
-            called for what remains, and anew for an epoch that was cut off. The epochs may grow,
-            if the learning rate does not change with them; all else must be as it was.
+            goes on from there, to the same bits as without the interruption; the callback is called
+            for what remains, and anew for an epoch that was cut off. The epochs may grow, if the
+            learning rate does not change with them; all else must be as it was.
         store: a folder of checkpoints of many runs, created if need be. Each has the name of its
             run, a hash of its data, program and key, so that a run found there goes on, and is not
             repeated if it is complete.
         **changes: values of the recipe, in place of its own; without a recipe, all of it.
 
-    Returns:
-        The last variables and the course of the loss and the accuracy.
-
     Raises:
-        TypeError: if a value is of a wrong type.
-        ValueError: if a value is out of range, `variables` has no "params", the data are not
-            finite, labels are no classes, or the network's outputs do not fit their number.
         DivergedError: if a loss is not finite, naming the epoch, the step, the loss and the
             learning rate. It is looked at when an epoch ends.
         CheckpointError: if the checkpoint cannot be read or is of another run, naming what differs.
@@ -118,7 +105,9 @@ def fit(
     key_order, key_step = jax.random.split(key)
     adversaries = (None, recipe.adversary) if recipe.clean_first else (recipe.adversary,)
     per_epoch = -(-n // batch_size) * len(adversaries)
-    rate = _rate(recipe, epochs * per_epoch)
+    rate = None  # where it does not change, and the optimiser itself has it
+    if isinstance(recipe.optimizer, SGD) and recipe.optimizer.schedule != "constant":
+        rate = recipe.optimizer.rate(epochs * per_epoch)
     update = partial(
         _update,
         bind(model.apply),
@@ -179,13 +168,6 @@ def _shown(state: _State) -> Variables:
     """The variables that a training gives out."""
     variables, _, average = state
     return variables if average is None else average
-
-
-def _rate(recipe: Recipe, steps: int) -> optax.Schedule | None:
-    """The learning rate at each step; None where the optimiser itself knows."""
-    optimizer = recipe.optimizer
-    changes = isinstance(optimizer, SGD) and optimizer.schedule != "constant"
-    return optimizer.rate(steps) if changes else None
 
 
 def _check(model: Model, variables: Variables, data: Split, batch_size: int) -> None:
@@ -349,8 +331,10 @@ def _identity(
 
 @cache
 def _program(structure: Any, shapes: tuple[Any, ...], batch_size: int, **static: Any) -> str:
-    """The text of a program, which holds every number and function of the model, the optimiser and
-    the adversary, which have no other name; the learning rate of an `SGD` is no part of it.
+    """The text of a program, by which all is known that has no other name.
+
+    It holds every number and function of the model, the optimiser and the adversary; the learning
+    rate of an `SGD` is no part of it.
     """
     args, state = jax.tree.unflatten(structure, shapes)
     batch = jax.ShapeDtypeStruct((batch_size,), jnp.int32)

@@ -159,13 +159,13 @@ def test_the_least_memory_takes_inputs_and_outputs_one_by_one(output, monkeypatc
     model = models.get("cnn", n_classes=3, width=2, depth=1)
     x = jax.random.normal(jax.random.key(1), (4, 3, 3, 1))
     variables = model.init(jax.random.key(2), x)
-    seen, features = set(), _contraction.Device.features
+    seen, features = set(), _contraction.Machine.features
 
     def spy(self, apply, variables, points, outputs, *rest):
         seen.add((len(points), len(outputs)))
         return features(self, apply, variables, points, outputs, *rest)
 
-    monkeypatch.setattr(_contraction.Device, "features", spy)
+    monkeypatch.setattr(_contraction.Machine, "features", spy)
     call = partial(ntk.gram, model, variables, x, output=output)
     cut = call(memory=least_memory(call))
     assert seen == {(1, 1)}

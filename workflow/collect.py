@@ -19,9 +19,8 @@ def seal(content: nbformat.NotebookNode) -> str:
 def collect(project: Project, content: nbformat.NotebookNode) -> claims.Result:
     """The result that an executed notebook carries.
 
-    Raises:
-        ValueError: if the notebook does not carry one outcome for each of its claims, in the order
-            of the registry and for its own parameters.
+    A ValueError says that it does not carry one outcome for each of its claims, in the order of the
+    registry and for its own parameters.
     """
     about, run = content.metadata["ntklib"], content.metadata["papermill"]
     found = [
@@ -69,17 +68,10 @@ def collect(project: Project, content: nbformat.NotebookNode) -> claims.Result:
 def trusted(
     project: Project, notebook: str, profile: str, values: dict[str, Any]
 ) -> tuple[nbformat.NotebookNode, claims.Result]:
-    """An executed notebook and its result.
+    """An executed notebook and its result, for the parameters it should have been run with.
 
-    Args:
-        project: the tree that both should have been made from.
-        notebook: its name.
-        profile: the profile it was run with.
-        values: the parameters it should have been run with.
-
-    Raises:
-        BuildError: if they were made by another program than the one in the tree, or were
-            changed since.
+    A BuildError says that they were made by another program than the one in the tree, or were
+    changed since.
     """
     executed = EXECUTED.format(notebook=notebook, profile=profile)
     result = RESULT.format(notebook=notebook, profile=profile)

@@ -88,17 +88,9 @@ def execute(
 ) -> None:
     """Executes a notebook; it and its result appear only when every cell has succeeded.
 
-    Args:
-        project: where it is.
-        notebook: its name, such as `01_ntk_transfer`.
-        profile: with the name, says where both go.
-        values: its parameters, checked (see `Project.parameters`).
-        alone: whether a progress bar may be drawn; else there is a line when it starts, and one
-            when it ends.
-
-    Raises:
-        BuildError: if a cell fails, or the notebook judges no claim. The partial notebook is
-            kept under `build/failed/`.
+    Unless it is alone and may draw a progress bar, there is a line when it starts, and one when it
+    ends. A BuildError says that a cell failed, or that the notebook judges no claim; the partial
+    notebook is kept under `build/failed/`.
     """
     partial = project.root / "build" / "failed" / f"{notebook}.ipynb"
     partial.parent.mkdir(parents=True, exist_ok=True)

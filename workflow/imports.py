@@ -9,16 +9,10 @@ from pathlib import Path
 
 @cache
 def imported(source: str, package: str = "", path: str | Path = "") -> frozenset[str]:
-    """Dotted names that may be modules which a source imports.
+    """Dotted names that may be modules which a source imports, relative ones from `package`.
 
-    Args:
-        source: Python code. Imports within functions count, and so do names in strings, which
-            `importlib` may be given.
-        package: where relative imports start.
-        path: where the source is from, for errors.
-
-    Raises:
-        SyntaxError: if it is no Python.
+    Imports within functions count, and so do names in strings, which `importlib` may be given. The
+    path is for the SyntaxError of what is no Python.
     """
     found: list[str] = []
     for node in ast.walk(ast.parse(source, str(path))):
@@ -35,17 +29,11 @@ def imported(source: str, package: str = "", path: str | Path = "") -> frozenset
 
 
 def closure(root: Path, names: Iterable[str]) -> set[Path]:
-    """The files of a folder that are read when modules are imported.
+    """The files of a folder that are read when modules are imported from it.
 
     A package brings its `__init__.py` and its data: files that are no Python, also in folders below
-    that are no packages.
-
-    Args:
-        root: the folder that modules are imported from; others count as installed.
-        names: dotted names of modules, of what is in them, or of all that is: `package.*`.
-
-    Raises:
-        SyntaxError: if a module is no Python.
+    that are no packages. Names are those of modules, of what is in them, or of all that is:
+    `package.*`. Modules that the folder does not have count as installed.
     """
     todo, seen, found = list(names), set(), set()
     while todo:

@@ -44,10 +44,6 @@ def backend() -> str:
 
     A process of its own finds it out, because who asks keeps a part of a GPU's memory. The
     environment keeps the answer for this process and those that it starts.
-
-    Raises:
-        UsageError: if there is none of the name that the environment asks for.
-        BuildError: if there is none at all.
     """
     if "NTKLIB_BACKEND" not in os.environ:
         code = "import jax; print(jax.default_backend())"
@@ -88,11 +84,7 @@ def use_folders(build: Path) -> None:
 
 @contextmanager
 def folder_for_sockets() -> Iterator[Path]:
-    """A folder for this user alone, whose path is short: that of a socket has some 100 characters.
-
-    Raises:
-        BuildError: if there is no place for one.
-    """
+    """A folder for this user alone, with a short path: that of a socket has some 100 characters."""
     places = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"]
     for place in places:
         if len(place) <= 70 and os.access(place, os.W_OK):

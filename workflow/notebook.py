@@ -18,11 +18,7 @@ _KINDS = {"int": ("integer", "a whole number"), "float": ("number", "a number")}
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook of the book.
-
-    Attributes:
-        path: its source, `notebooks/NAME.py`.
-    """
+    """A notebook of the book, with its source `notebooks/NAME.py`."""
 
     path: Path
 
@@ -44,11 +40,7 @@ class Notebook:
 
     @cached_property
     def imports(self) -> tuple[str, ...]:
-        """What its cells import, see `workflow.imports.imported`.
-
-        Raises:
-            UsageError: if it is no Python.
-        """
+        """What its cells import, see `workflow.imports.imported`."""
         try:
             return tuple(sorted(imported(self._text)))
         except SyntaxError as error:
@@ -87,12 +79,7 @@ class Notebook:
 
     @cached_property
     def defaults(self) -> dict[str, Any]:
-        """Parameters and their defaults, read from the cell tagged `parameters`, which is not run.
-
-        Raises:
-            UsageError: if there is no such cell, or an entry is not of the form
-                `name: type = value`.
-        """
+        """Parameters and their defaults, read from the cell tagged `parameters`, not run."""
         found: dict[str, Any] = {}
         for line in self._parameters[1]:
             name = ast.unparse(line.target)
@@ -110,9 +97,6 @@ class Notebook:
         """What the notebook itself allows its parameters to be, as JSON Schema with a title.
 
         They stand at the cell: `# %% tags=["parameters"] bounds={"width": [16, 4096]}`.
-
-        Raises:
-            UsageError: if they are no bounds of parameters that are numbers.
         """
         cell, lines = self._parameters
         annotations = {ast.unparse(line.target): ast.unparse(line.annotation) for line in lines}

@@ -34,11 +34,7 @@ def number(value: Any) -> Any:
 
 
 def parse_set(text: str) -> dict[str, Any]:
-    """Reads `name=value name=value`; a value is JSON, a fraction, or else plain text.
-
-    Raises:
-        UsageError: if the text is not of that form.
-    """
+    """Reads `name=value name=value`; a value is JSON, a fraction, or else plain text."""
     values: dict[str, Any] = {}
     rest = text.strip()
     while rest:

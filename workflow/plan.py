@@ -1,4 +1,7 @@
-"""What is to be run: notebooks, profiles, parameters, and the key that says when it is stale."""
+"""What is to be run: notebooks, profiles, parameters, and the key that says when it is stale.
+
+What is malformed, unknown or out of range is refused with a `UsageError`.
+"""
 
 import hashlib
 import json
@@ -27,20 +30,13 @@ class Project:
     """A folder with a registry of claims, notebooks, profiles and the library.
 
     Each file is read when it is first asked for, and not again.
-
-    Attributes:
-        root: the folder.
     """
 
     root: Path = Path(__file__).parents[1]
 
     @cached_property
     def registry(self) -> claims.Registry:
-        """The registry of claims, `book/claims.yml`.
-
-        Raises:
-            UsageError: if it does not follow its schema.
-        """
+        """The registry of claims, `book/claims.yml`."""
         try:
             return claims.load(self.root / "book" / "claims.yml", self.root / "profiles")
         except claims.RegistryError as error:
@@ -57,9 +53,6 @@ class Project:
         """What each profile sets for each of its notebooks: the files `profiles/*.yml`.
 
         What the entry of a notebook does not say is as in the profile that the file `extends`.
-
-        Raises:
-            UsageError: if one is malformed.
         """
         stated = {
             path.stem: self._stated(path) for path in sorted((self.root / "profiles").glob("*.yml"))
@@ -108,8 +101,7 @@ class Project:
     def published(self) -> list[str]:
         """Names of the notebooks of the book: those of the claims that are available.
 
-        Raises:
-            UsageError: if one has no page in `_toc.yml`; the front page would link to nothing.
+        Each has a page in `_toc.yml`; otherwise the front page would link to nothing.
         """
         pages = (self.root / "_toc.yml").read_text(encoding="utf-8").split()
         found = [claim for claim in self.registry.claims if claim.status == "available"]
@@ -122,22 +114,14 @@ class Project:
         return list(dict.fromkeys(str(claim.notebook) for claim in found))
 
     def named(self, name: str) -> str:
-        """The name of the notebook that is asked for; its number may be left out.
-
-        Raises:
-            UsageError: if there is none.
-        """
+        """The name of the notebook that is asked for; its number may be left out."""
         for notebook in self.notebooks:
             if name in (notebook, notebook[3:]):
                 return notebook
         raise UsageError(f"NB: notebook {name!r} is unknown; allowed: {', '.join(self.notebooks)}")
 
     def claims_of(self, notebook: str) -> list[claims.Claim]:
-        """The claims of the registry that name the notebook, in its order.
-
-        Raises:
-            UsageError: if none does.
-        """
+        """The claims of the registry that name the notebook, in its order: one at least."""
         found = list(self.registry.of(notebook))
         if not found:
             raise UsageError(
@@ -167,11 +151,7 @@ class Project:
     def parameters(
         self, notebook: str, profile: str, overrides: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """All parameters of a run: the notebook's defaults, then the profile's, then overrides.
-
-        Raises:
-            UsageError: if anything is unknown or out of range.
-        """
+        """All parameters of a run: the notebook's defaults, then the profile's, then overrides."""
         if notebook not in self.notebooks:
             raise UsageError(f"{notebook}: notebooks/{notebook}.py does not exist")
         self._known(profile)
@@ -185,11 +165,7 @@ class Project:
         return values
 
     def check(self, notebook: str, values: dict[str, Any]) -> None:
-        """Checks parameters against the notebook and `workflow/parameters.yml`.
-
-        Raises:
-            UsageError: naming the parameter and what is allowed.
-        """
+        """Checks parameters against the notebook and `workflow/parameters.yml`."""
         known = self.notebooks[notebook].defaults
         all_rules = self._rules | self.notebooks[notebook].bounds
         for name, value in values.items():
@@ -214,14 +190,8 @@ class Project:
     def code(self, *names: str) -> str:
         """SHA-256 of the code that a computation runs besides its own.
 
-        This is all of the project that modules import, the lock, the backend of JAX, and the
-        settings that change its numbers.
-
-        Args:
-            *names: modules, such as `ntklib.phases`.
-
-        Raises:
-            UsageError: if a module is no Python.
+        This is all of the project that modules such as `ntklib.phases` import, the lock, the
+        backend of JAX, and the settings that change its numbers.
         """
         try:
             files = sorted(closure(self.root, names))
@@ -237,9 +207,6 @@ class Project:
         These are the notebook, its parameters, its claims with the predicates, the records that it
         shows, and the code that it imports (see `code`). Two results with one key are results of
         one program.
-
-        Raises:
-            UsageError: if no claim names the notebook, or code that it imports is no Python.
         """
         source = self.notebooks[notebook]
         records: list[Path] = []

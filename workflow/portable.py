@@ -41,14 +41,7 @@ if importlib.util.find_spec("ntklib") is None:
 
 
 def install_address(environ: Mapping[str, str]) -> str:
-    """The address pip installs this revision of ntklib from.
-
-    Args:
-        environ: environment variables; a workflow run on GitHub sets the three that are read.
-
-    Raises:
-        UsageError: if one is not set.
-    """
+    """The address pip installs this revision of ntklib from, by what GitHub tells a workflow."""
     names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_SHA")
     if missing := [name for name in names if not environ.get(name)]:
         raise UsageError(f"set {', '.join(missing)}: Colab installs ntklib from there")
@@ -64,16 +57,7 @@ def portable(notebook: Notebook, address: str) -> nbformat.NotebookNode:
 
 
 def write(project: Project, folder: Path, address: str) -> None:
-    """Writes all files of the branch.
-
-    Args:
-        project: the sources.
-        folder: is created.
-        address: see `install_address`.
-
-    Raises:
-        UsageError: if the folder exists; what is left in it would be published.
-    """
+    """Writes all files of the branch to a new folder: what an old one has would be published."""
     if folder.exists():
         raise UsageError(f"{folder} exists; name a folder that does not")
     for name in ENVIRONMENT:

@@ -120,11 +120,7 @@ def as_figures(content: nbformat.NotebookNode) -> None:
 
 
 def page(project: Project, notebook: str, live: str) -> nbformat.NotebookNode:
-    """The page of a notebook: as executed, with verdicts, results and provenance.
-
-    Raises:
-        BuildError: if the executed notebook or its result is not to be trusted.
-    """
+    """The page of a notebook: as executed, with verdicts, results and provenance."""
     content, _ = trusted(project, notebook, live, project.parameters(notebook, live))
     known = facts(project, notebook, results(project, notebook, live))
     as_figures(content)
@@ -203,11 +199,7 @@ def stage(project: Project, live: str) -> None:
 
 
 def render(project: Project) -> None:
-    """Renders `build/source/` to `build/html/`, which is replaced only by a complete book.
-
-    Raises:
-        BuildError: if jupyter-book fails or warns.
-    """
+    """Renders `build/source/` to `build/html/`, which is replaced only by a complete book."""
     build = project.root / "build"
     shutil.rmtree(build / "render", ignore_errors=True)
     # Not the script jupyter-book, which knows where the environment was when it was made.

@@ -14,15 +14,8 @@ from workflow.plan import Project
 def train(project: Project, name: str, profile: str, overrides: dict[str, dict[str, Any]]) -> None:
     """Makes a training, or goes on with what an interrupted job of the same program has left.
 
-    Args:
-        project: where it is.
-        name: a training that two pages of the profile name.
-        profile: the profile.
-        overrides: parameters by notebook, as in `workflow.trainings.shared`.
-
-    Raises:
-        UsageError: if no two pages name it.
-        BuildError: if the training fails. Its traceback is kept under `build/failed/`.
+    Two pages of the profile name it. A BuildError says that it failed; its traceback is kept under
+    `build/failed/`.
     """
     found = trainings.shared(project, profile, overrides)
     if name not in found:

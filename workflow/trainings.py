@@ -31,17 +31,11 @@ Pages = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Training:
-    """What the build knows of a training.
+    """What the build knows of a training."""
 
-    Attributes:
-        name: its path in the store, without the suffix.
-        key: SHA-256 of all that it depends on: what it is, and the code that it runs.
-        parents: names of those that must be there before.
-    """
-
-    name: str
-    key: str
-    parents: tuple[str, ...]
+    name: str  # its path in the store, without the suffix
+    key: str  # SHA-256 of all that it depends on: what it is, and the code that it runs
+    parents: tuple[str, ...]  # names of those that must be there before
 
     def clear(self, store: Path) -> None:
         """Removes what the store has of it if that was made by another program."""
@@ -67,9 +61,7 @@ def _flat(trainings: Any) -> Iterator[Any]:
 def objects(project: Project, notebook: str, values: dict[str, Any]) -> dict[str, Any]:
     """The trainings that a notebook names, and those that they need, which come first.
 
-    Raises:
-        BuildError: if a cell fails.
-        UsageError: if two that differ have one name.
+    A UsageError says that two that differ have one name, a BuildError that a cell failed.
     """
     found: dict[str, Any] = {}
 
@@ -97,9 +89,6 @@ def of_pages(project: Project, pages: Pages) -> dict[str, list[Training]]:
     """The trainings that each of some notebooks names, and those that they need.
 
     Another process runs the cells, as they import JAX. Files keep what it has found.
-
-    Raises:
-        BuildError: see `objects`.
     """
     cells = {name: code for name in pages if (code := project.notebooks[name].trainings)}
     files = {
@@ -138,13 +127,7 @@ def _key(project: Project, code: str, values: dict[str, Any]) -> str:
 def shared(project: Project, profile: str, overrides: Pages) -> dict[str, tuple[Training, str]]:
     """The trainings that two or more pages of a profile name, each with the first such page.
 
-    Args:
-        project: the project.
-        profile: a profile.
-        overrides: what this run sets for some of its pages.
-
-    Raises:
-        UsageError: if two pages give one name to trainings that differ.
+    A UsageError says that two pages give one name to trainings that differ.
     """
     pages = {
         name: project.parameters(name, profile, overrides.get(name))

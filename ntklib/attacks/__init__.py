@@ -7,13 +7,12 @@ Labels are integers. The entries of inputs lie in `clip`, which is None where th
 
 An attack is a function `attack(logits_fn, x, y, key)` that returns inputs: see `Attack`. `fgsm`,
 `pgd`, `square`, `noisy_fgsm` and `random_sign`, which is noise, become one when `partial` sets
-their keywords; `ensemble` and `smoothed` make attacks of attacks. All of these are values: they
-compare, hash and print by what they do.
+their keywords; `ensemble` and `smoothed` make attacks of attacks. All of these are values.
 
-The functions are compiled once per `logits_fn`. To attack the same network at many parameters
-without compiling again, pass `ntklib.linear.bind(model.apply, variables)`; the network may be a
-linearised one. Of a function whose output changes from call to call, the compiled attack may see
-one draw for ever: the check `stochastic` is there for it.
+The functions are compiled once per `logits_fn`. To attack the same network, or a linearised one, at
+many parameters without compiling again, pass `ntklib.linear.bind(model.apply, variables)`. Of a
+function whose output changes from call to call, the compiled attack may see one draw for ever: the
+check `stochastic` is there for it.
 """
 
 from ntklib.attacks._ball import Ball, Clip, Norm

@@ -29,31 +29,18 @@ _LARGEST = 2.0**100  # of an entry, a radius and a step: norms of their sums do 
 )
 @dataclass(frozen=True)
 class Ball:
-    """Balls of one radius around inputs, cut by the box that these are in.
+    """Balls of one radius around inputs, cut by the box that these are in."""
 
-    Attributes:
-        x: the centres, one a row.
-        epsilon: the radius.
-        norm: `"linf"` or `"l2"`, over all entries of an input.
-        clip: the box, lowest and highest value of an entry; huge if there is none.
-    """
-
-    x: Inputs
-    epsilon: Scalar
-    norm: Norm
-    clip: tuple[float, float]
+    x: Inputs  # the centres, one a row
+    epsilon: Scalar  # the radius
+    norm: Norm  # over all entries of an input
+    clip: tuple[float, float]  # lowest and highest value of an entry; huge if there is no box
 
     @classmethod
     def around(
         cls, x: Rows, epsilon: Number, norm: Norm = "linf", clip: Clip = (0.0, 1.0)
     ) -> "Ball":
-        """The balls around clean inputs, wherever these are: see `on_device`.
-
-        Raises:
-            TypeError: if `x` is not float32 or float64, or `epsilon` is no number.
-            ValueError: if `x` is no batch of inputs, is not finite or leaves `clip`, or another
-                argument is out of range.
-        """
+        """The balls around clean inputs, wherever these are (see `on_device`), after all checks."""
         x = _checks.points("x", x, dtypes=(np.dtype("float32"), np.dtype("float64")))
         epsilon = length("epsilon", epsilon)
         _checks.one_of("norm", norm, ("linf", "l2"))

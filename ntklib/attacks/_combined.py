@@ -16,15 +16,6 @@ def ensemble(*attacks: Attack) -> Attack:
 
     An input withstands the ensemble if it withstands every attack (Croce & Hein 2020). Each attack
     has a key of its own.
-
-    Args:
-        attacks: attacks, at least one.
-
-    Returns:
-        The attack, a value if these are (see `partial`).
-
-    Raises:
-        ValueError: if there is no attack.
     """
     if not attacks:
         raise ValueError("attacks: there are none; give one or more")
@@ -32,12 +23,7 @@ def ensemble(*attacks: Attack) -> Attack:
 
 
 def _ensemble(
-    logits_fn: LogitsFn,
-    x: Inputs,
-    y: Labels,
-    key: PRNGKeyArray,
-    *,
-    attacks: tuple[Attack, ...],
+    logits_fn: LogitsFn, x: Inputs, y: Labels, key: PRNGKeyArray, *, attacks: tuple[Attack, ...]
 ) -> Inputs:
     found = attacks[0](logits_fn, x, y, key)
     for number, other in enumerate(attacks[1:], 1):
@@ -55,14 +41,8 @@ def smoothed(attack: Attack, network: Model) -> Attack:
     activations a jump becomes a slope. (Athalye et al. 2018 advise to attack through a smooth
     stand-in.)
 
-    Args:
-        attack: the attack.
-        network: the classifier's network with smooth activations: see the option `softplus` of
-            `ntklib.models.get`.
-
-    Returns:
-        An attack on what `ntklib.linear.bind` makes of a network, or of a linearised one; a value
-        if `attack` and `network` are (see `partial`).
+    It attacks what `ntklib.linear.bind` makes of a network, or of a linearised one, through
+    `network`: the same with the option `softplus` of `ntklib.models.get`.
     """
     return partial(_smoothed, attack=attack, network=network)
 

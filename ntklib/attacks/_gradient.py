@@ -21,25 +21,14 @@ def _forward(logits_fn: Partial, x: Inputs) -> Any:
 
 
 def classifier(logits_fn: LogitsFn, x: Inputs, y: Labels) -> tuple[Partial, Integer[Array, " n"]]:
-    """A classifier and labels for JAX to compute with, once they are known to fit the inputs.
-
-    Raises:
-        TypeError: if `logits_fn` returns no array.
-        ValueError: if `y` is not one whole number a point, or one is no class, or `logits_fn`
-            returns another shape than (n, classes).
-    """
+    """A classifier and labels for JAX to compute with, once they are known to fit the inputs."""
     bound = bind(logits_fn)
     columns = _checks.logits(jax.eval_shape(_forward, bound, x), len(x))
     return bound, jnp.asarray(_checks.labels("y", y, len(x), max(2, columns)))
 
 
 def input_gradient(logits_fn: LogitsFn, x: Rows, y: Labels, loss: Loss = "ce") -> Inputs:
-    """Gradient of the loss of each point with respect to its input.
-
-    Raises:
-        TypeError: if `x` is not of a floating-point type, or `logits_fn` returns no array.
-        ValueError: if a shape, a label or `loss` is not allowed, or `x` is not finite.
-    """
+    """Gradient of the loss of each point with respect to its input."""
     x = jnp.asarray(_checks.points("x", x))
     bound, y = classifier(logits_fn, x, y)
     return _gradient(bound, x, y, loss)
@@ -64,10 +53,6 @@ def fgsm(
 
     Equal to one step of `pgd` from `x`; the key is not used. Source: Goodfellow, Shlens & Szegedy
     (2015).
-
-    Raises:
-        TypeError: see `pgd`.
-        ValueError: see `pgd`.
     """
     return pgd(
         logits_fn, x, y, key, epsilon=epsilon, steps=1, step_size=epsilon, random_start=False,
@@ -88,28 +73,11 @@ def noisy_fgsm(
 ) -> Inputs:
     r"""N-FGSM, for training: the step of `fgsm` from a noisy input, not projected on the ball.
 
-    $\mathrm{clip}(z + \epsilon\,\mathrm{sign}\nabla_x \ell(z))$ with $z = \mathrm{clip}(x +
-    \eta)$ and $\eta$ uniform in $[-k, k]$. So the result is as far as $\epsilon + k$ from `x`,
-    which keeps training by one step from overfitting to it. Source: de Jorge et al. (2022). With
-    noise in the ball and the projection, it is FGSM-RS (Wong et al. 2020), which is `pgd` with
-    `steps=1` and `step_size=1.25 * epsilon`.
-
-    Args:
-        logits_fn: see `pgd`.
-        x: see `pgd`.
-        y: see `pgd`.
-        key: for the noise.
-        epsilon: length of the step, in units of entries of `x`.
-        noise: largest noise $k$, in the same units; $2\epsilon$ if None.
-        loss: see `pgd`.
-        clip: see `pgd`.
-
-    Returns:
-        The inputs, exactly in the box and in the ball of radius `epsilon + noise`.
-
-    Raises:
-        TypeError: see `pgd`.
-        ValueError: see `pgd`.
+    $\mathrm{clip}(z + \epsilon\,\mathrm{sign}\nabla_x \ell(z))$ with $z = \mathrm{clip}(x + \eta)$
+    and $\eta$ uniform in $[-k, k]$, where $k$ is `noise`, $2\epsilon$ if None. The result is
+    exactly in the box, and as far as $\epsilon + k$ from `x`, which keeps training by one step from
+    overfitting to it. Source: de Jorge et al. (2022). With noise in the ball and the projection, it
+    is FGSM-RS (Wong et al. 2020), which is `pgd` with `steps=1` and `step_size=1.25 * epsilon`.
     """
     epsilon = length("epsilon", epsilon)
     noise = 2 * epsilon if noise is None else length("noise", noise)
@@ -138,11 +106,18 @@ def pgd(
 
     $x_{k+1} = \Pi\big(x_k + \alpha\, d(\nabla_x \ell(x_k))\big)$, where $d$ is the sign for
     $\ell_\infty$ and the normalised gradient for $\ell_2$, and $\Pi$ projects on
-    $\{z : \|z - x\| \le \epsilon\}$ and then on `clip`. A random start is uniform in the ball,
-    then projected on `clip`. Source: Madry et al. (2018).
+    $\{z : \|z - x\| \le \epsilon\}$ and then on `clip`. A random start is uniform in the ball, then
+    projected on `clip`. Source: Madry et al. (2018).
 
     Where the gradient is not finite, nothing moves: for $\ell_\infty$ an entry whose derivative is
     NaN (an infinite one has a sign), for $\ell_2$ a point with any such entry.
+
+    The last iterates are returned. The box holds exactly, and so does the ball:
+    $|result - x| \le \epsilon$ for $\ell_\infty$, computed in the dtype of `x`, and
+    $\|result - x\| \le \epsilon$ for $\ell_2$ (see `Ball.project`), computed in float32 or float64.
+    This is so for float64 NumPy inputs, too, where JAX computes in float32: the attack is on `x` as
+    rounded, and its result is projected in float64, as a NumPy array. (Not within a compiled
+    function, where all is in JAX's precision.) Numbers too small to be normal count as zero.
 
     Another `epsilon`, `steps`, `step_size` or `random_start` does not compile again.
 
@@ -152,29 +127,15 @@ def pgd(
         y: their labels.
         key: for the random starts; None will do without.
         epsilon: radius of the ball, in units of entries of `x`, such as pixels.
-        steps: number of steps, at least 1.
+        steps: number of steps.
         step_size: length of a step, in the same units; None for `2.5 * epsilon / steps`.
         norm: `"linf"` or `"l2"` (over all entries of an input).
         random_start: whether to start at a uniform point of the ball, else at `x`.
-        restarts: number of starts, at least 1; more than 1 needs random starts. Of their last
-            iterates each point keeps one that is misclassified, and if several are, or none, the
-            one with the highest loss; if no loss is a number, `x`.
+        restarts: number of starts; more than 1 needs random starts. Of their last iterates each
+            point keeps one that is misclassified, and if several are, or none, the one with the
+            highest loss; if no loss is a number, `x`.
         loss: see `loss_per_point`.
         clip: range of an entry; None for any.
-
-    Returns:
-        The last iterates. The box holds exactly, and so does the ball: $|result - x| \le \epsilon$
-        for $\ell_\infty$, computed in the dtype of `x`, and $\|result - x\| \le \epsilon$ for
-        $\ell_2$ (see `Ball.project`), computed in float32 or float64. This is so for float64 NumPy
-        inputs, too, where JAX computes in float32: the attack is on `x` as rounded, and its result
-        is projected in float64, as a NumPy array. (Not within a compiled function, where all is in
-        JAX's precision.) Numbers too small to be normal count as zero.
-
-    Raises:
-        TypeError: if `x` is not float32 or float64, another argument is no number, or `logits_fn`
-            returns no array.
-        ValueError: if a shape, a label, `epsilon`, `steps`, `step_size`, `norm`, `restarts`,
-            `loss` or `clip` is out of range, or `x` leaves `clip` or is not finite.
     """
     given = Ball.around(x, epsilon, norm, clip)
     steps = _checks.whole("steps", steps)

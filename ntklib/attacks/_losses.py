@@ -29,12 +29,9 @@ def targets(y: Integer[Array, " n"], n_outputs: int) -> Float[Array, "n k"]:
 
 
 def correct(logits: Logits, y: Labels) -> Bool[Array, " n"]:
-    """Whether each point is classified correctly; with a logit of NaN, or one of zero, it is not.
+    """Whether each point is classified correctly, which it is not with a logit of NaN.
 
-    Zero is meant for a single column.
-
-    Raises:
-        ValueError: if labels are not whole, not one a point, or one is no class.
+    Neither is it with a logit of zero, if that is the only one.
     """
     logits, y = jnp.asarray(logits), _labels(y, logits)
     if logits.shape[1] == 1:
@@ -43,12 +40,7 @@ def correct(logits: Logits, y: Labels) -> Bool[Array, " n"]:
 
 
 def right(logits_fn: LogitsFn, x: Rows, y: Labels) -> Bool[Array, " n"]:
-    """Whether a classifier is correct on each input, wherever that is.
-
-    Raises:
-        TypeError: if the classifier returns no array.
-        ValueError: see `correct`; or if it returns another shape than (n, classes).
-    """
+    """Whether a classifier is correct on each input, wherever that is."""
     logits = logits_fn(jnp.asarray(x))
     _checks.logits(logits, len(x))
     return correct(logits, y)
@@ -64,11 +56,8 @@ def loss_per_point(logits: Logits, y: Labels, loss: Loss) -> Float[Array, " n"]:
     - `"margin"`: $\max_{j \ne y} f_j - f_y$; for one column $-tf$;
     - `"dlr"`: the margin over the difference of the largest and the third largest logit,
       $(\max_{j \ne y} f_j - f_y) / (f_{\pi_1} - f_{\pi_3})$, which neither a shift nor a scale of
-      the logits changes (Croce & Hein 2020). Where the three largest tie, the margin.
-
-    Raises:
-        ValueError: see `correct`; or if `loss` is none of these, or is `"dlr"` for fewer than three
-            columns.
+      the logits changes (Croce & Hein 2020); for three columns or more. Where the three largest
+      tie, the margin.
     """
     t = targets(_labels(y, logits), logits.shape[1])
     if loss == "mse":

@@ -20,23 +20,9 @@ def random_sign(
 ) -> Inputs:
     r"""Noise of the size of an attack: $\mathrm{clip}(x + \epsilon s)$, $s$ uniform in $\{\pm1\}$.
 
-    The control of every $\ell_\infty$ attack: what it does is not the adversary's doing.
-
-    Args:
-        logits_fn: not looked at; None will do.
-        x: see `pgd`.
-        y: not looked at; None will do.
-        key: for the signs.
-        epsilon: radius of the ball, in units of entries of `x`.
-        clip: see `pgd`.
-
-    Returns:
-        The noisy inputs, exactly in the ball and the box (see `pgd`).
-
-    Raises:
-        TypeError: if `x` is not float32 or float64, or `epsilon` is no number.
-        ValueError: if `x` is no batch of inputs, leaves `clip` or is not finite, or `epsilon` or
-            `clip` is out of range.
+    The control of every $\ell_\infty$ attack: what it does is not the adversary's doing. The
+    classifier and the labels are not looked at; None will do. The result is exactly in the ball and
+    the box (see `pgd`).
     """
     given = Ball.around(x, epsilon, clip=clip)
     return given.exactly(_random_sign(given.on_device(), key))

@@ -19,14 +19,7 @@ class Attack(Protocol):
         """Attacks are static arguments of what is compiled."""
 
     def __call__(self, logits_fn: LogitsFn, x: Inputs, y: Labels, key: PRNGKeyArray, /) -> Inputs:
-        """Inputs of the shape of `x`, made to be misclassified.
-
-        Args:
-            logits_fn: the classifier (see the package's text).
-            x: clean inputs.
-            y: their labels.
-            key: for what is random.
-        """
+        """Inputs of the shape of `x`, made to be misclassified; the key is for what is random."""
 
 
 class partial(functools.partial[Inputs]):  # noqa: N801
@@ -35,10 +28,8 @@ class partial(functools.partial[Inputs]):  # noqa: N801
     So an attack with its settings, such as `partial(pgd, epsilon=0.1, steps=5, step_size=0.05)`,
     can be a static argument of what is compiled, a part of a recipe, and a part of a file's name:
     equal ones compile once, and print alike. Settings are numbers, strings, other attacks, and
-    whatever else is such a value; lists and arrays of them become tuples and numbers.
-
-    Raises:
-        TypeError: if the attack has no setting of a name.
+    whatever else is such a value; lists and arrays of them become tuples and numbers. A name that
+    the attack does not have is a TypeError.
     """
 
     def __new__(cls, attack: Any, /, *args: Any, **settings: Any) -> "partial":

@@ -16,11 +16,9 @@ from ntklib.cores import share
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Which points are classified correctly, and which of these also under attack.
+    """Which points are classified correctly: clean, and also under attack.
 
-    Attributes:
-        clean: whether the clean input is classified correctly, one value a point.
-        robust: whether the attacked input is, too. A mistake on the clean input counts as broken.
+    A mistake on the clean input counts as broken.
     """
 
     clean: Bool[np.ndarray, " n"]
@@ -53,22 +51,9 @@ def robust_accuracy(
     among threads, one a core, so `attack` and `logits_fn` have to allow calls at the same time.
     Small batches (16 to 64 images for a convolutional net) stay in the cache and are fastest there.
 
-    Args:
-        logits_fn: the classifier (see the package's text).
-        x: clean inputs, one a row; they may stay on the host, and are attacked in JAX's precision.
-        y: their labels.
-        key: for the attack.
-        attack: for example `attacks.partial(attacks.pgd, epsilon=0.1, steps=20, step_size=0.01)`.
-        batch_size: inputs attacked at once, at least 1.
-
-    Returns:
-        The outcomes, one a point.
-
-    Raises:
-        TypeError: if `x` is not of a floating-point type, or `logits_fn` returns no array.
-        ValueError: if `x` is empty or not finite, `y` does not fit it or the classes, `batch_size`
-            is out of range, `logits_fn` returns another shape than (n, classes), or the attack
-            returns inputs of another shape, or ones that are not finite.
+    Inputs may stay on the host, and are attacked in JAX's precision. An attack is, for example,
+    `attacks.partial(attacks.pgd, epsilon=0.1, steps=20, step_size=0.01)`; one that returns inputs
+    of another shape, or ones that are not finite, is refused.
     """
     x = np.asarray(_checks.points("x", x))
     y = np.asarray(_checks.labels("y", y, len(x)))
@@ -105,25 +90,10 @@ def withstand(
 ) -> Bool[np.ndarray, " n"]:
     """Which points are classified correctly, on the clean input and under attack.
 
-    Points that are known to be broken, by themselves or by other attacks, are not attacked again.
-    All batches have the size `batch_size`, or n if that is smaller, so that the attack is not
-    compiled anew for another number of points.
-
-    Args:
-        logits_fn: see `robust_accuracy`.
-        x: see `robust_accuracy`.
-        y: see `robust_accuracy`.
-        key: for the attack.
-        among: the points to attack; the others count as broken.
-        attack: see `robust_accuracy`.
-        batch_size: inputs attacked at once, at least 1.
-
-    Returns:
-        The outcomes, one a point.
-
-    Raises:
-        TypeError: see `robust_accuracy`.
-        ValueError: see `robust_accuracy`; or if `among` is not one bool a point.
+    Only the points `among` are attacked. The others are known to be broken, by themselves or by
+    other attacks, and count so. All batches have the size `batch_size`, or n if that is smaller, so
+    that the attack is not compiled anew for another number of points. All else is as in
+    `robust_accuracy`.
     """
     x = np.asarray(_checks.points("x", x))
     y, among = np.asarray(_checks.labels("y", y, len(x))), np.asarray(among)

@@ -1,7 +1,13 @@
-"""Checks whether an attack can be trusted, each of them one symptom of a misled attack."""
+"""Checks whether an attack can be trusted, each of them one symptom of a misled attack.
+
+Each measures a value, of which the largest that passes is `tolerance`, or a limit of its own.
+Inputs that two attacks made are within the same ball. Sources: Athalye et al. (2018) for
+`zero_gradient`, `more_steps`, `transfer`, `black_box`, `unbounded` and `stochastic`; the flags of
+AutoAttack (Croce & Hein 2020) for `zero_gradient`, `probabilities` and `stochastic`.
+"""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -28,10 +34,6 @@ class Finding:
     ok: bool
     meaning: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """The finding as plain data, as in a result file."""
-        return asdict(self)
-
 
 def _finding(name: str, value: Any, limit: float, meaning: str) -> Finding:
     return Finding(name, round(float(value), 6), float(limit), bool(value <= limit), meaning)
@@ -45,7 +47,7 @@ def zero_gradient(logits_fn: LogitsFn, x: Rows, y: Labels, *, loss: Loss = "ce")
     """Share of inputs classified correctly on which the loss has no gradient.
 
     The gradient is exactly zero or not finite: an attack cannot move such an input, or not where it
-    should. Sources: Athalye et al. (2018); the flags of AutoAttack (Croce & Hein 2020).
+    should.
     """
     gradient = input_gradient(logits_fn, x, y, loss).reshape(len(x), -1)
     useful = jnp.any(gradient != 0, axis=1) & jnp.all(jnp.isfinite(gradient), axis=1)
@@ -58,43 +60,18 @@ def more_steps(
 ) -> Finding:
     """Accuracy under an attack of many steps minus accuracy under its one-step variant.
 
-    The loss has to rise with the steps. Source: Athalye et al. (2018).
-
-    Args:
-        logits_fn: the classifier attacked.
-        y: labels.
-        many: inputs that the attack of many steps made.
-        one: inputs that the attack of one step made.
-        tolerance: largest value that passes.
-
-    Returns:
-        The finding.
+    The loss has to rise with the steps.
     """
     value = _accuracy(logits_fn, many, y) - _accuracy(logits_fn, one, y)
     return _finding("more_steps", value, tolerance, "accuracy under many steps minus under one")
 
 
 def random_start(
-    logits_fn: LogitsFn,
-    y: Labels,
-    *,
-    first: Inputs,
-    second: Inputs,
-    tolerance: float = 0.02,
+    logits_fn: LogitsFn, y: Labels, *, first: Inputs, second: Inputs, tolerance: float = 0.02
 ) -> Finding:
     """Accuracy that a second random start takes away.
 
     An attack whose success hangs on its start has not found the worst input.
-
-    Args:
-        logits_fn: the classifier attacked.
-        y: labels.
-        first: inputs that the attack made from one random start.
-        second: inputs that it made from another.
-        tolerance: largest value that passes.
-
-    Returns:
-        The finding.
     """
     lost = right(logits_fn, first, y) & ~right(logits_fn, second, y)
     meaning = "accuracy that a second random start takes away"
@@ -110,21 +87,9 @@ def transfer(
     source: str,
     tolerance: float = 0.02,
 ) -> Finding:
-    """By how much inputs crafted on another model beat the white-box attack.
+    """By how much inputs crafted on another model, the source, beat the white-box attack.
 
     An attack that knows less must not do more. The finding is named `transfer_` and the source.
-    Source: Athalye et al. (2018).
-
-    Args:
-        logits_fn: the classifier attacked.
-        y: labels.
-        white_box: inputs that the white-box attack made.
-        transferred: inputs crafted on the other model, within the same ball.
-        source: name of the other model.
-        tolerance: largest difference of accuracies that passes.
-
-    Returns:
-        The finding.
     """
     value = _accuracy(logits_fn, white_box, y) - _accuracy(logits_fn, transferred, y)
     meaning = f"accuracy under the white-box attack minus under inputs crafted on {source}"
@@ -132,26 +97,11 @@ def transfer(
 
 
 def black_box(
-    logits_fn: LogitsFn,
-    y: Labels,
-    *,
-    white_box: Inputs,
-    searched: Inputs,
-    tolerance: float = 0.02,
+    logits_fn: LogitsFn, y: Labels, *, white_box: Inputs, searched: Inputs, tolerance: float = 0.02
 ) -> Finding:
     """By how much an attack that sees logits only, such as `square`, beats the white-box attack.
 
-    Source: Athalye et al. (2018). The finding is named `square`.
-
-    Args:
-        logits_fn: the classifier attacked.
-        y: labels.
-        white_box: inputs that the white-box attack made.
-        searched: inputs that the other attack made, within the same ball.
-        tolerance: largest difference of accuracies that passes.
-
-    Returns:
-        The finding.
+    The finding is named `square`.
     """
     value = _accuracy(logits_fn, white_box, y) - _accuracy(logits_fn, searched, y)
     meaning = "accuracy under the white-box attack minus under one that sees the logits only"
@@ -161,19 +111,7 @@ def black_box(
 def unbounded(
     logits_fn: LogitsFn, y: Labels, *, anywhere: Inputs, tolerance: float = 0.02
 ) -> Finding:
-    """Accuracy when every input in the box is allowed; an attack that works leaves none.
-
-    Source: Athalye et al. (2018).
-
-    Args:
-        logits_fn: the classifier attacked.
-        y: labels.
-        anywhere: inputs that the attack made when allowed the whole box.
-        tolerance: largest accuracy that passes.
-
-    Returns:
-        The finding.
-    """
+    """Accuracy when every input in the box is allowed; an attack that works leaves none."""
     meaning = "accuracy when every input in the box is allowed"
     return _finding("unbounded", _accuracy(logits_fn, anywhere, y), tolerance, meaning)
 
@@ -182,8 +120,7 @@ def probabilities(logits_fn: LogitsFn, x: Rows) -> Finding:
     """Share of inputs whose logits look like probabilities: in [0, 1], with the sum 1.
 
     The cross-entropy takes the softmax of them once more, and its gradient fades. Up to a half of
-    the inputs may look so by chance: regression on one-hot targets aims at such outputs. Source:
-    the flags of AutoAttack (Croce & Hein 2020).
+    the inputs may look so by chance: regression on one-hot targets aims at such outputs.
     """
     logits = logits_fn(jnp.asarray(x))
     rounding = 1e-5
@@ -196,8 +133,7 @@ def stochastic(logits_fn: LogitsFn, x: Rows) -> Finding:
     """Largest difference between the logits of two calls, relative to the largest logit.
 
     Gradients of a random model are noise, unless they are averaged. The calls are made on values,
-    so randomness is seen that a compiled function would freeze. Sources: Athalye et al. (2018);
-    the flags of AutoAttack (Croce & Hein 2020).
+    so randomness is seen that a compiled function would freeze.
     """
     x = jnp.asarray(x)
     # Logits that are not finite, if they stay so, are no change.
@@ -217,21 +153,6 @@ def budget(
     """By how much, in units of entries, adversarial inputs leave the ball or the box.
 
     A millionth is allowed for rounding.
-
-    Args:
-        x: clean inputs.
-        adversarial: inputs that an attack made from them.
-        epsilon: radius of the ball.
-        norm: `"linf"` or `"l2"`.
-        clip: range of an entry; None for any.
-
-    Returns:
-        The finding.
-
-    Raises:
-        TypeError: see `pgd`.
-        ValueError: if the inputs differ in shape or are not finite, or another argument is out of
-            range.
     """
     ball = Ball.around(x, epsilon, norm, clip)
     z = np.asarray(adversarial, np.float64)
@@ -263,43 +184,18 @@ def soundness(
 ) -> list[Finding]:
     r"""Checks whether the white-box PGD attack on a model can be trusted.
 
-    A model may look robust because its gradients mislead the attack. After Athalye et al. (2018)
-    and the flags of AutoAttack (Croce & Hein 2020), each check measures one symptom; the
-    functions of the same names tell more. Findings, in this order:
+    A model may look robust because its gradients mislead the attack. Each check measures one
+    symptom; the functions of the same names tell more. The attack ascends `loss` in `steps` steps
+    of size `2.5 * epsilon / steps`. Findings, in this order:
 
-    - `zero_gradient`: share of inputs, classified correctly, on which the loss has no gradient, or
-      one that is not finite;
-    - `more_steps`: accuracy under PGD with `steps` steps minus accuracy under one step;
-    - `random_start`: accuracy that a second random start takes away;
-    - `unbounded`: accuracy when the whole box is allowed; not where there is none;
-    - `probabilities`: share of inputs whose logits look like probabilities;
-    - `stochastic`: relative change of the logits from call to call;
-    - `square`: by how much the Square attack beats the white-box attack (see `black_box`); only
-      for images and $\ell_\infty$, so that other inputs and balls have no check by an attack that
-      sees the logits only;
-    - `budget`: largest excess of all these inputs over the ball or the box;
-    - `transfer_...`: by how much inputs crafted on another model beat the white-box attack.
-
-    Args:
-        logits_fn: the classifier attacked.
-        x: clean inputs.
-        y: their labels.
-        key: for the random starts and the search.
-        epsilon: radius of the ball.
-        steps: steps of the white-box attack; its step size is `2.5 * epsilon / steps`.
-        norm: `"linf"` or `"l2"`.
-        loss: loss that the attack ascends.
-        queries: evaluations of each image that the Square attack may make; 0 leaves it out.
-        transferred: adversarial inputs within the same ball, crafted on other models, by name.
-        tolerance: largest difference of accuracies that passes.
-        clip: range of an entry; None for any.
-
-    Returns:
-        One finding a check.
-
-    Raises:
-        TypeError: see `pgd`.
-        ValueError: see `pgd`, `square` and `budget`.
+    - `zero_gradient`, `more_steps` and `random_start`;
+    - `unbounded`, where there is a box;
+    - `probabilities` and `stochastic`;
+    - `square` (see `black_box`), with so many `queries` an image; only for images and
+      $\ell_\infty$, so that other inputs and balls have no check by an attack that sees the logits
+      only;
+    - `budget`: the largest excess of all these inputs over the ball or the box;
+    - `transfer_...`: for each name in `transferred`, the inputs crafted on that other model.
     """
     ball, epsilon = Ball.around(x, epsilon, norm, clip), length("epsilon", epsilon)
     x, transferred = ball.x, transferred or {}

@@ -30,29 +30,14 @@ def square(
 
     It starts from vertical stripes, each $x \pm \epsilon$ in each channel. A query sets a random
     square of each image to $x \pm \epsilon$, one sign a channel, and keeps it where the loss
-    (`"margin"`) rises. The side of the square is $\sqrt{p h w}$, rounded, where $p$ starts at
-    0.8 and halves at 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of 10000 queries, in
-    proportion for another number. Images that are misclassified are left as they are; the loop
-    ends when all are. Source: Andriushchenko et al. (2020); 0.8 is from Croce & Hein (2020).
+    (`"margin"`) rises. The side of the square is $\sqrt{p h w}$, rounded, where $p$ starts at 0.8
+    and halves at 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of 10000 queries, in proportion
+    for another number. Images that are misclassified are left as they are; the loop ends when all
+    are. Source: Andriushchenko et al. (2020); 0.8 is from Croce & Hein (2020).
 
-    Another `epsilon` or `queries` does not compile again.
-
-    Args:
-        logits_fn: the classifier (see the package's text).
-        x: clean images (n, h, w, c), within `clip`, float32 or float64.
-        y: their labels.
-        key: for the search.
-        epsilon: radius of the ball, in units of pixels.
-        queries: evaluations of each image allowed, at least 1, the stripes included.
-        clip: range of a pixel; None for any.
-
-    Returns:
-        The best images found, exactly in the ball and the box (see `pgd`).
-
-    Raises:
-        TypeError: see `pgd`.
-        ValueError: if a shape, a label, `epsilon`, `queries` or `clip` is out of range, or `x` is
-            no batch of images, leaves `clip` or is not finite.
+    The images (n, h, w, c) stay exactly in the ball and the box (see `pgd`). `queries` are the
+    evaluations of each that are allowed, the stripes included. Another number of them, or another
+    `epsilon`, does not compile again.
     """
     given = Ball.around(x, epsilon, clip=clip)
     if given.x.ndim != 4:

@@ -32,16 +32,10 @@ NAMES = tuple(_files.SOURCES)
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled points.
+    """Labelled points."""
 
-    Attributes:
-        x: points, one a row; images have values in [0, 1] and their channels last.
-        y: labels, 0 to `n_classes` - 1.
-        n_classes: number of classes, at least 2.
-    """
-
-    x: Float32[Array, "n ..."]
-    y: Int32[Array, " n"]
+    x: Float32[Array, "n ..."]  # images have values in [0, 1] and their channels last
+    y: Int32[Array, " n"]  # from 0 to `n_classes` - 1
     n_classes: int
 
     def __len__(self) -> int:
@@ -55,14 +49,7 @@ class Split:
     def balanced(self, n: int) -> "Split":
         """The first points of each class, as many of each, sorted by class.
 
-        Args:
-            n: how many in all; rounded down to a multiple of the number of classes.
-
-        Returns:
-            Another split.
-
-        Raises:
-            ValueError: if `n` is less than the number of classes, or a class has too few points.
+        They are n in all, rounded down to a multiple of the number of classes.
         """
         each, y = n // self.n_classes, np.asarray(self.y)
         least = int(np.bincount(y, minlength=self.n_classes).min())
@@ -75,11 +62,7 @@ class Split:
         return Split(self.x[index], self.y[index], self.n_classes)
 
     def signs(self) -> Float32[Array, "n 1"]:
-        """Labels of two classes as a column: class 0 becomes -1, class 1 becomes +1.
-
-        Raises:
-            ValueError: if there are not exactly two classes.
-        """
+        """Labels of two classes as a column: class 0 becomes -1, class 1 becomes +1."""
         if self.n_classes != 2:
             raise ValueError(f"signs: this split has {self.n_classes} classes; signs are for 2")
         return (2 * self.y - 1)[:, None].astype(jnp.float32)
@@ -89,20 +72,15 @@ class Split:
 class Dataset:
     """A training and a test split without a common point, and where they come from.
 
-    Attributes:
-        name: of the data set, or of the distribution that the points are drawn from.
-        train: the training split.
-        test: the test split.
-        classes: name of each class, in the order of the labels.
-        provenance: JSON-able record of all that the draw depends on. That of `load` has the keys
-            `name`, `source`, `citation`, `license`, `sha256` (unpacked file to hash), `arguments`,
-            and `n_per_class`.
+    The provenance is a JSON-able record of all that the draw depends on. That of `load` has the
+    keys `name`, `source`, `citation`, `license`, `sha256` (unpacked file to hash), `arguments`, and
+    `n_per_class`.
     """
 
-    name: str
+    name: str  # of the data set, or of the distribution that the points are drawn from
     train: Split
     test: Split
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # their names, in the order of the labels
     provenance: dict[str, Any]
 
 
@@ -115,34 +93,22 @@ def load(
     seed: int = 0,
     pool: int = 1,
 ) -> Dataset:
-    """Draws a training and a test split from a data set.
+    """Draws a training and a test split from a data set, one of `NAMES`.
 
     `mnist` and `cifar10` have official training and test parts, and each split is drawn from its
     own. `mnist5k` and `digits` have none: both splits are drawn from all points, without overlap.
 
     A size asks for a balanced draw: every class gives `n // k` points, and the first `n % k`
-    classes one more. None takes all there is, balanced or not; except that the test split of a
-    data set without official parts is then a balanced fifth of it, and None for the training split
-    means all that the test split leaves. The same seed gives the same draw, a smaller draw is part
-    of a larger one, and both splits are always shuffled.
+    classes one more. None takes all there is, balanced or not; except that the test split of a data
+    set without official parts is then a balanced fifth of it, and None for the training split means
+    all that the test split leaves. The same seed gives the same draw, a smaller draw is part of a
+    larger one, and both splits are always shuffled.
 
-    Args:
-        name: one of `NAMES`.
-        n_train: number of training images, at least 1, or None.
-        n_test: number of test images, at least 1, or None.
-        classes: classes to keep, two or more, as numbers or names ("cat"); they are relabelled
-            0, 1, ... in the order given. None keeps all.
-        seed: of the draw and the shuffle, at least 0.
-        pool: side k of the blocks of k x k pixels that are averaged; must divide the image side.
+    Two or more classes may be kept, given as numbers or names ("cat"); they are relabelled 0, 1,
+    ... in the order given. Blocks of `pool` x `pool` pixels are averaged, for a `pool` that divides
+    the image side. Images are float32 in [0, 1], of shape (n, h / pool, w / pool, channels).
 
-    Returns:
-        The data set: images are float32 in [0, 1], of shape (n, h / pool, w / pool, channels).
-
-    Raises:
-        TypeError: if an argument has the wrong type.
-        ValueError: if an argument has a value that is not allowed, or more images are asked for
-            than there are.
-        DataError: if a file is missing and cannot be downloaded, or is damaged.
+    A DataError says that a file is missing and cannot be downloaded, or is damaged.
     """
     source = _files.SOURCES[_checks.one_of("name", name, NAMES)]
     n_train = None if n_train is None else _checks.whole("n_train", n_train)

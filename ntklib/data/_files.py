@@ -1,11 +1,7 @@
 """The files of the data sets, as `sources.yml` lists them: finds, checks, downloads, reads them.
 
-Files that are in no package are looked for in the folder named by the environment variable
-`NTKLIB_DATA`, then in the user's cache; what neither holds is downloaded into the cache. A folder
-counts only if it has every file of the data set.
-
-Nothing is trusted because of where it lies: each file must have its known size and SHA-256 when it
-is read. Pickles are never read.
+A folder counts only if it has every file of the data set. Nothing is trusted because of where it
+lies: each file must have its known size and SHA-256 when it is read. Pickles are never read.
 
 A download goes to a temporary folder inside the cache, where its MD5 is checked before it is
 opened; whole files are then moved into place. A run that is killed leaves at most a folder
@@ -77,16 +73,9 @@ SOURCES = {
 
 
 def read(name: str) -> list[Part]:
-    """All images and labels: one part if the data set has no official split, else two.
+    """All images and labels: the training part and the test part, or the only part.
 
-    Args:
-        name: of a data set.
-
-    Returns:
-        The training part and the test part; or the only part, which must not be written to.
-
-    Raises:
-        DataError: if a file is missing and cannot be downloaded, or is damaged.
+    The latter must not be written to.
     """
     source = SOURCES[name]
     readers: dict[str, Callable[[Source, Path], list[Part]]]

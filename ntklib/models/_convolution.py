@@ -1,8 +1,8 @@
 """Convolutions with a backward pass that suits a CPU.
 
-XLA's own costs several times more there where strides are above one, and hundreds of times more
-for the gradient in the kernel within a loop. And images of a few channels, as photographs are, take
-it several times longer than their multiplications do. Derivatives of all orders and modes are
+XLA's own costs several times more there where strides are above one, and hundreds of times more for
+the gradient in the kernel within a loop. And images of a few channels, as photographs are, take it
+several times longer than their multiplications do. Derivatives of all orders and modes are
 possible.
 
 Arrays are channels last: images (n, *space, a), kernels (*window, a, b). Padding is one pair of

@@ -17,17 +17,16 @@ Variables: TypeAlias = Any  # what flax's `init` returns: {"params": {...}, ...}
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A network as pure functions.
+    """A network as pure functions: `init(key, x)`, `apply(variables, x)`, and maybe one more.
 
-    Attributes:
-        init: `init(key, x) -> variables`; of the batch x only the shape matters.
-        apply: `apply(variables, x) -> logits` of shape (n, n_classes), in inference mode.
-        stack: its layers, if it has an infinite twin (see `ntklib.infinite.twin`), else None.
-        apply_train: `apply_train(variables, x, key) -> (logits, state)`, in training mode: dropout
-            draws from the key, batch normalisation takes the statistics of the batch, and `state`
-            has all collections but "params" as they are afterwards, {"batch_stats": ...}. None if
-            this is the same as `apply`.
-        name: what is shown of it. That of a network of `get` has all that makes it.
+    Of the batch x, `init` takes only the shape. `apply` gives logits (n, n_classes), in inference
+    mode. In training mode, `apply_train(variables, x, key) -> (logits, state)`: dropout draws from
+    the key, batch normalisation takes the statistics of the batch, and `state` has all collections
+    but "params" as they are afterwards, {"batch_stats": ...}. It is None if this is the same as
+    `apply`.
+
+    With an infinite twin (see `ntklib.infinite.twin`) a model has a `stack`, its layers. The name
+    is what is shown; that of a network of `get` has all that makes it.
     """
 
     init: Callable[..., Variables]
@@ -41,19 +40,11 @@ class Model:
 
 
 def from_flax(module: nn.Module) -> Model:
-    """Any flax module as a model without an infinite twin.
+    """Any module of `flax.linen` as a model without an infinite twin, named as the module's class.
 
-    Args:
-        module: of `flax.linen`. Its `__call__` takes the inputs, and returns logits
-            (n, n_classes). If it also takes a keyword `train` or `deterministic`, that says whether
-            it is in training mode, or is not, and the model gets `apply_train`, whose key serves
-            every stream of random numbers, "dropout" or another.
-
-    Returns:
-        The model, named as the module's class.
-
-    Raises:
-        TypeError: if it is no object of a class of `flax.linen`.
+    The module takes the inputs, and returns logits (n, n_classes). If it also takes a keyword
+    `train` or `deterministic`, that says whether it is in training mode, or is not, and the model
+    gets `apply_train`, whose key serves every stream of random numbers, "dropout" or another.
     """
     if not isinstance(module, nn.Module):
         kind = module if isinstance(module, type) else type(module)
@@ -82,13 +73,7 @@ def antisymmetric(model: Model) -> Model:
     f = (g(theta_1) - g(theta_2)) / sqrt(2), where theta_1 = theta_2 at the start, and both are
     trained, with one dropout for both. Then f = 0 at the start (a compiler that treats the copies
     differently leaves rounding), and the tangent kernel of f there is that of g (Chizat et al.
-    2019; Zhang et al. 2020).
-
-    Args:
-        model: the model g.
-
-    Returns:
-        The model f, with the infinite twin of g; for one g always the same one.
+    2019; Zhang et al. 2020), as is the infinite twin. For one g it is always the same f.
     """
 
     def init(key: PRNGKeyArray, x: Array) -> Variables:

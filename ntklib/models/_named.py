@@ -17,9 +17,10 @@ from ntklib.models.stacks import Stack, Stacked
 
 
 def get(name: str, *, n_classes: int, **options: Any) -> Model:
-    """A ReLU network by name.
+    """A ReLU network by name; for equal arguments always the same model.
 
-    Three families have an infinite twin:
+    Its own name is how it is called, without the options that have their default values:
+    "mlp(n_classes=2, depth=3)". Three families have an infinite twin:
 
     - "mlp": `depth` dense layers on the flattened input.
     - "cnn": `depth` 3x3 convolutions with zero padding and stride 1, then a dense readout: of all
@@ -36,17 +37,17 @@ def get(name: str, *, n_classes: int, **options: Any) -> Model:
     parametrisation says what is trained, hence which tangent kernel the network has:
 
     - "ntk": W = (w_std / sqrt(fan_in)) V and b = b_std c, and V, c ~ N(0, 1) are trained. The
-      kernel has a limit as the width grows, which is the twin (Jacot et al. 2018). With
-      b_std = 0 there is no bias.
+      kernel has a limit as the width grows, which is the twin (Jacot et al. 2018). With b_std = 0
+      there is no bias.
     - "standard": W and b themselves are trained. The kernel grows in proportion to the width; the
       twin is its leading behaviour at this width (Sohl-Dickstein et al. 2020). With b_std = 0 the
       bias starts at zero and is trained.
 
-    The others have the standard parametrisation and flax's initialisation: W of variance
-    1 / fan_in, b = 0. Their option `width` (1) multiplies the channels, and the units of hidden
-    dense layers. With `softplus` (infinity) each ReLU is replaced by log(1 + exp(beta z)) / beta
-    for that beta, which is smooth and tends to the ReLU as beta grows; parameters are the same.
-    Convolutions are 3x3 with zero padding:
+    The others have the standard parametrisation and flax's initialisation: W of variance 1 /
+    fan_in, b = 0. Their option `width` (1) multiplies the channels, and the units of hidden dense
+    layers. With `softplus` (infinity) each ReLU is replaced by log(1 + exp(beta z)) / beta for that
+    beta, which is smooth and tends to the ReLU as beta grows; parameters are the same. Convolutions
+    are 3x3 with zero padding:
 
     - "cnn_mega": conv 32, 32, max-pool, conv 64, 64, 128, 128, average-pool, dense (the official
       code of Tsilivis and Kempe 2022).
@@ -55,28 +56,14 @@ def get(name: str, *, n_classes: int, **options: Any) -> Model:
       for 14x14 pixels, our stand-in for larger networks.
     - "conv3": conv 32, conv 64 and 64 of stride 2, mean over pixels, dense: for benchmarks.
     - "alexnet": conv 64, max-pool, conv 192, max-pool, conv 384, 256, 256, max-pool, dense 1024,
-      1024, dense. The five convolutions and three dense layers of AlexNet (Krizhevsky et al.
-      2012), with the small windows and strides that images of 32x32 pixels need. Allen-Zhu and Li
-      (2020) do not specify theirs.
+      1024, dense. The five convolutions and three dense layers of AlexNet (Krizhevsky et al. 2012),
+      with the small windows and strides that images of 32x32 pixels need. Allen-Zhu and Li (2020)
+      do not specify theirs.
     - "resnet18": the ResNet-18 of Loo et al. (2022), after He et al. (2016): conv 64; four groups
-      of two blocks conv-conv of 64, 128, 256, 512 channels, all but the first halving the image
-      and projecting the shortcut; batch normalisation after each convolution (epsilon 1e-5,
-      averages decay by 0.9); mean over pixels, dense. With `zero_head` (True) the weights of the
-      readout start at zero, and so do the logits.
-
-    Args:
-        name: the network.
-        n_classes: number of outputs.
-        **options: those of the network.
-
-    Returns:
-        The model; for equal arguments always the same one. Its name is how it is called, without
-        the options that have their default values: "mlp(n_classes=2, depth=3)".
-
-    Raises:
-        TypeError: if a number is none.
-        ValueError: if the name is unknown, the network does not have an option, or a value is out
-            of range.
+      of two blocks conv-conv of 64, 128, 256, 512 channels, all but the first halving the image and
+      projecting the shortcut; batch normalisation after each convolution (epsilon 1e-5, averages
+      decay by 0.9); mean over pixels, dense. With `zero_head` (True) the weights of the readout
+      start at zero, and so do the logits.
     """
     allowed = _OPTIONS[one_of("name", name, NAMES)]
     for option in options:

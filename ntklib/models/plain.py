@@ -1,8 +1,4 @@
-"""Chains of layers in the standard parametrisation.
-
-Of plain Dense and Conv layers, so that tools that intercept the calls of flax layers see all
-parameters.
-"""
+"""Chains of plain layers, so that tools that intercept flax's calls see all parameters."""
 
 from collections.abc import Callable
 
@@ -15,12 +11,10 @@ from ntklib.models._layers import Conv, images
 class Plain(nn.Module):
     """A chain of layers in the standard parametrisation, with flax's default initialisation.
 
-    Attributes:
-        layers: "conv" (3x3, zero padding), "conv/2" (of stride 2) or "dense", with the width, each
-            followed by a ReLU; "max" or "avg", a pooling of 2x2 pixels; "mean", the mean over all
-            pixels. The first dense layer, or else the readout, flattens.
-        n_classes: outputs of the dense readout that ends the chain.
-        activation: stands for the ReLU.
+    A layer is "conv" (3x3, zero padding), "conv/2" (of stride 2) or "dense", with the width, and
+    followed by a ReLU, or the activation that stands for it; "max" or "avg", a pooling of 2x2
+    pixels; or "mean", the mean over all pixels. The first dense layer, or else the readout that
+    ends the chain, flattens.
     """
 
     layers: tuple[tuple[str, int] | str, ...]

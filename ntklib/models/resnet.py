@@ -10,18 +10,11 @@ from ntklib.models._layers import Conv, images
 
 
 class ResNet18(nn.Module):
-    """ResNet-18, version 1, for small images: a 3x3 stem of stride 1 and no max-pooling.
+    """ResNet-18, version 1, for small images: a 3x3 stem of stride 1 and no max-pooling."""
 
-    Attributes:
-        channels: of the stem and the first group, the second, third and fourth group.
-        n_classes: number of outputs.
-        zero_head: whether the weights of the readout start at zero.
-        activation: stands for the ReLU.
-    """
-
-    channels: tuple[int, int, int, int]
+    channels: tuple[int, int, int, int]  # of the stem and the first group, and of the other three
     n_classes: int
-    zero_head: bool
+    zero_head: bool  # whether the weights of the readout start at zero
     activation: Callable[[Array], Array] = nn.relu
 
     @nn.compact

@@ -13,17 +13,12 @@ from ntklib.models._layers import Conv, images
 
 @dataclass(frozen=True)
 class Stack:
-    r"""A ReLU network as a list of layers and a dense readout.
+    """A ReLU network as a list of layers and a dense readout.
 
-    Attributes:
-        layers: each "dense" or "conv" (3x3, stride 1, zero padding), followed by a ReLU, or "pool"
-            (the mean of 2x2 pixels; a last odd row or column is left out).
-        width: units, or channels, of each hidden layer.
-        readout: what the readout takes: "flatten", all pixels and channels, or "pool", the mean
-            over the pixels. "pool" layers go with it only.
-        parametrization: "ntk" or "standard", see `ntklib.models.get`.
-        w_std: weights start with standard deviation w_std / sqrt(fan-in).
-        b_std: biases start with standard deviation b_std.
+    A layer is "dense" or "conv" (3x3, stride 1, zero padding), followed by a ReLU, or "pool" (the
+    mean of 2x2 pixels; a last odd row or column is left out). The readout takes all pixels and
+    channels ("flatten"), or the mean over the pixels ("pool"); "pool" layers go with the latter
+    only. For the rest see `ntklib.models.get`.
     """
 
     layers: tuple[str, ...]
@@ -41,12 +36,7 @@ class Stack:
 
 
 class Stacked(nn.Module):
-    """A network with an infinite twin, of finite width.
-
-    Attributes:
-        stack: its layers and scales.
-        n_classes: number of outputs.
-    """
+    """A network with an infinite twin, of finite width."""
 
     stack: Stack
     n_classes: int
