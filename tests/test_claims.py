@@ -390,6 +390,7 @@ def test_a_wrong_interval_is_noticed(monkeypatch):
 
 def test_a_ratio_with_a_zero_below_it_is_undecided_not_an_error():
     e = claims.ratio(np.zeros((3, 10)), np.zeros((3, 10)))
+    assert f"{e}" == "nan (no interval)"
     assert e.as_dict() == {"value": None, "interval": [None, None], "per_seed": [None] * 3}
     assert Estimate.from_dict(e.as_dict()).as_dict() == e.as_dict()
 

@@ -199,9 +199,9 @@ def test_other_parameters_of_a_run_do_not_reach_the_book(built):
     done = toy_book.run(built, "workflow", "run", "toy", "--set", chosen, TOY_LOG=log)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "gap: 0.500 [0.500, 0.500] >= 0.5: holds",
+        "gap (evidence): 0.500 (no interval) >= 0.5: undecided",
+        "T1: one seed (profile laptop, seeds [4]): one seed has no interval",
         "unsound attack: masking is 1, above 0",
-        "T1: inconclusive (profile laptop, seeds [4]; a verdict needs 3)",
         f"notebook: {EXECUTED}",
         f"result: {RESULT}",
     ]

@@ -1,6 +1,7 @@
 """Lays out the pages of the book from prose, executed notebooks and results, and renders them."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -38,8 +39,7 @@ def prose(project: Project) -> list[Path]:
 
 def measured(estimate: claims.Estimate) -> str:
     """A value with its interval, as text."""
-    shown = f"{estimate:.3f}"
-    return "not a number" if "nan" in shown else shown
+    return f"{estimate:.3f}" if math.isfinite(estimate.value) else "not a number"
 
 
 def _in_cell(estimate: claims.Estimate) -> str:

@@ -36,6 +36,8 @@ class Estimate:
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".2f"
+        if not math.isfinite(self.low + self.high):  # of one seed, say
+            return f"{self.value:{spec}} (no interval)"
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def beside(self, other: "Estimate | float") -> str:
