@@ -231,6 +231,29 @@ def test_pooling_is_the_mean_of_each_block():
             np.testing.assert_allclose(coarse.train.x[:, row, column, 0], mean, atol=1e-6)
 
 
+def test_halves_are_the_first_classes_against_the_others():
+    ten = data.load("digits", n_train=40, n_test=20, classes=[0, 2, 4, 1, 3, 5])
+    two = ten.halves()
+    for before, after in ((ten.train, two.train), (ten.test, two.test)):
+        np.testing.assert_array_equal(after.x, before.x)
+        np.testing.assert_array_equal(after.y, before.y >= 3)
+        assert after.n_classes == 2
+    assert two.classes == ("0 or 2 or 4", "1 or 3 or 5")
+    pair = data.load("digits", n_train=20, n_test=20, classes=[3, 8])
+    np.testing.assert_array_equal(pair.halves().train.y, pair.train.y)
+    with pytest.raises(ValueError, match="has 3 classes; they are of an even number"):
+        data.load("digits", n_train=20, n_test=20, classes=[0, 1, 2]).halves()
+
+
+def test_in_common_is_what_draws_share():
+    a, b = (data.load("digits", n_train=500, n_test=300, seed=seed) for seed in (0, 1))
+    assert data.in_common([a, a]) == (1.0, 0.0)
+    tested, trained = data.in_common([a, b])
+    assert tested == pytest.approx(300 / 1797, abs=0.05)
+    assert trained == pytest.approx(500 / 1797, abs=0.05)
+    assert np.isnan(data.in_common([a])).all()
+
+
 def test_balanced_has_the_first_images_of_each_class():
     train = load("digits", n_train=200, n_test=20).train
     part = train.balanced(57)

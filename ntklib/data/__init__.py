@@ -13,7 +13,8 @@ file's SHA-256 is checked whenever it is read.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from ntklib import _checks
 from ntklib.data import _files
 from ntklib.data._files import DataError
 
-__all__ = ["NAMES", "DataError", "Dataset", "Split", "classes", "load"]
+__all__ = ["NAMES", "DataError", "Dataset", "Split", "classes", "in_common", "load"]
 
 NAMES = tuple(_files.SOURCES)
 
@@ -104,6 +105,30 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     provenance: dict[str, Any]
+
+    def halves(self) -> "Dataset":
+        """The same points with two labels: the first half of the classes against the others.
+
+        Raises:
+            ValueError: if the number of classes is odd.
+        """
+        k = len(self.classes)
+        if k % 2:
+            raise ValueError(f"halves: this data set has {k} classes; they are of an even number")
+        train, test = (
+            Split(s.x, (s.y >= k // 2).astype(s.y.dtype), n_classes=2)
+            for s in (self.train, self.test)
+        )
+        names = tuple(
+            " or ".join(half) for half in (self.classes[: k // 2], self.classes[k // 2 :])
+        )
+        return replace(
+            self,
+            train=train,
+            test=test,
+            classes=names,
+            provenance=self.provenance | {"halves": names},
+        )
 
 
 def load(
@@ -195,6 +220,27 @@ def load(
             },
         },
     )
+
+
+def in_common(draws: Sequence[Dataset]) -> tuple[float, float]:
+    """How much draws share: the share of a draw's test images that another has, too.
+
+    Args:
+        draws: the draws.
+
+    Returns:
+        The share found in the other's test split, and that in its training split, means over all
+        ordered pairs of draws; nan for a single draw.
+    """
+    splits = [
+        [{point.tobytes() for point in np.asarray(split.x)} for split in (draw.test, draw.train)]
+        for draw in draws
+    ]
+    shares = [
+        [len(a[0] & split) / len(a[0]) for split in b] for a, b in permutations(splits, 2)
+    ] or [[np.nan, np.nan]]
+    tested, trained = np.mean(shares, axis=0)
+    return float(tested), float(trained)
 
 
 def classes(name: str) -> tuple[str, ...]:
