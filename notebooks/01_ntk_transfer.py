@@ -112,15 +112,7 @@ page = claims.Page("01_ntk_transfer", profile=profile, seeds=seeds, provenance=d
 draws[0].provenance
 
 # %% tags=["hide-input"]
-drawn = {"first": data.in_common(draws), "harder": data.in_common(hard_draws)}
-Markdown(
-    "All seeds draw from the same images. "
-    + " ".join(
-        f"In the {name} task a seed has {tested:.0%} of its test images in common with another, "
-        f"and {trained:.0%} of them are training images of the other."
-        for name, (tested, trained) in drawn.items()
-    )
-)
+Markdown(f"First task: {data.in_common(draws)}\n\nHarder task: {data.in_common(hard_draws)}")
 
 # %% [markdown]
 # ## The functions that are attacked

@@ -89,11 +89,7 @@ page = claims.Page(
 draws[0].provenance
 
 # %% tags=["hide-input"]
-tested, trained = data.in_common(draws)
-Markdown(
-    f"All seeds draw from the same images: a seed has {tested:.0%} of its test images in common "
-    f"with another, and {trained:.0%} of them are training images of the other."
-)
+Markdown(data.in_common(draws))
 
 # %%
 widths = [width // 4, width]

@@ -222,25 +222,28 @@ def load(
     )
 
 
-def in_common(draws: Sequence[Dataset]) -> tuple[float, float]:
-    """How much draws share: the share of a draw's test images that another has, too.
+def in_common(draws: Sequence[Dataset]) -> str:
+    """How many images draws from the same images share, in words.
 
     Args:
         draws: the draws.
 
     Returns:
-        The share found in the other's test split, and that in its training split, means over all
-        ordered pairs of draws; nan for a single draw.
+        A sentence with the share of a draw's test images that are in the test split, and in the
+        training split, of another; means over all ordered pairs of draws.
     """
     splits = [
         [{point.tobytes() for point in np.asarray(split.x)} for split in (draw.test, draw.train)]
         for draw in draws
     ]
-    shares = [
-        [len(a[0] & split) / len(a[0]) for split in b] for a, b in permutations(splits, 2)
-    ] or [[np.nan, np.nan]]
+    if len(splits) == 1:
+        return "There is one draw."
+    shares = [[len(a[0] & split) / len(a[0]) for split in b] for a, b in permutations(splits, 2)]
     tested, trained = np.mean(shares, axis=0)
-    return float(tested), float(trained)
+    return (
+        f"All seeds draw from the same images: a seed has {tested:.0%} of its test images in "
+        f"common with another, and {trained:.0%} of them are training images of the other."
+    )
 
 
 def classes(name: str) -> tuple[str, ...]:
