@@ -320,8 +320,8 @@ plots.show(
 # %% [markdown]
 # ## Groups of features
 #
-# A single feature is seldom right much more often than chance. A sum can be. The next figure cuts
-# the spectrum in two at every place, and shows what the head and the tail can do.
+# Sums of features are classifiers as well. The next figure cuts the spectrum in two at every place,
+# and shows what the head and the tail can do.
 
 # %%
 cuts = np.unique(np.geomspace(1, n_train, 20).astype(int))
@@ -372,6 +372,12 @@ def of_head(outcomes, head):
 
 
 # %%
+def above_constant(outcomes):
+    """What an accuracy exceeds that of a constant predictor by."""
+    return claims.estimate(outcomes, statistic=lambda mean: mean - 1 / 2)
+
+
+# %%
 def trade_off(attack):
     """What the features after the most robust head cost in robustness and gain in accuracy, how
     far that head is above a constant predictor, and its size.
@@ -397,11 +403,6 @@ group_gamma = {
     for attack, outcomes in gamma(list(groups.values()), "FGSM", "PGD-10").items()
 }
 under_fgsm = group_gamma["FGSM"]
-
-
-def above_constant(outcomes):
-    """What an accuracy exceeds that of a constant predictor by."""
-    return claims.estimate(outcomes, statistic=lambda mean: mean - 1 / 2)
 
 
 # %% [markdown]
