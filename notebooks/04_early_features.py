@@ -59,7 +59,7 @@ n_test: int = 500  # test images, half of each class
 pool: int = 2  # pixels are averaged over squares of this side
 depth: int = 2  # hidden layers
 width: int = 512  # units a layer of the finite network; also run: a quarter of it
-steps: int = 200  # steps of gradient descent of the finite network
+steps: int = 100  # steps of gradient descent of the finite network
 
 # %% [markdown]
 # ## Setup
@@ -138,7 +138,7 @@ kernel = dict(zip(("clean", "FGSM", "PGD"), np.moveaxis(kernel, 2, 0), strict=Tr
 # %%
 networks = {w: models.antisymmetric(base[w]) for w in widths}
 relative_step = 1.5  # in units of n / λ₁
-stops = np.unique(np.geomspace(1, steps, 8).astype(int))
+stops = np.unique(np.geomspace(1, steps, 6).astype(int))
 
 
 # %%
@@ -329,14 +329,15 @@ def of_width(w):
     beside = {"above": "lower than", "below": "higher than"}
     late = "accuracy missing to infinite width at its last step"
     clean, robust = (
-        beside.get(found[n].beside(0), "not told apart from") for n in (late, f"robust {late}")
+        beside.get(found[name].beside(0), "not told apart from")
+        for name in (late, f"robust {late}")
     )
     return (
-        f"A network of width {w} is the most robust after {found['t* (1/λ₁)']:.0f}, "
-        f"{found['peak above a constant']} above a constant predictor, and loses "
-        f"{found['robustness lost until its last step']} until its last step. There its accuracy "
-        f"is {clean} that of infinite width at the same time, with {found[late]} missing, and its "
-        f"robust accuracy is {robust} it, with {found[f'robust {late}']} missing."
+        f"A network of width {w} is the most robust after {found['t* (1/λ₁)']:.0f}; its robust "
+        f"accuracy minus one half is {found['peak above a constant']} then. It loses "
+        f"{found['robustness lost until its last step']} until its last step, where its accuracy "
+        f"is {clean} infinite width's at the same time (missing: {found[late]}) and its robust "
+        f"accuracy is {robust} infinite width's (missing: {found[f'robust {late}']})."
     )
 
 
