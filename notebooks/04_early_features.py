@@ -186,7 +186,7 @@ for w, marker in zip(widths, ("+", "x"), strict=True):
         )
 axes.axhline(0.5, color="black", linewidth=1, linestyle=":", label="constant predictor")
 axes.set(xscale="log", xlabel="training time (1/λ₁)", ylabel="accuracy", ylim=(0, 1.02))
-axes.legend(ncols=2, loc="lower left")
+axes.legend(loc="lower right", fontsize=8)
 highest = max(e.value for e in claims.estimates(kernel["PGD"]))
 ends = {name: claims.estimates(outcomes)[-1].value for name, outcomes in kernel.items()}
 last = {w: {n: claims.estimates(o)[-1].value for n, o in finite[w].items()} for w in widths}
