@@ -174,7 +174,9 @@ for (a, b), found in overlaps.items():
     panels[0].plot(k, found.mean(0), marker="", label=f"{a}, {b}")
 for name, found in with_linear.items():
     label = "each with linear" if name == "FC-1" else None
-    panels[0].plot(k, found.mean(0), marker="", color="0.5", linestyle="--", label=label)
+    curve = found.mean(0)[: draws[0].train.x[0].size]  # the linear kernel has no more directions
+    k = range(1, len(curve) + 1)
+    panels[0].plot(k, curve, marker="", color="0.5", linestyle="--", label=label)
 for name, found in pooled_overlaps.items():
     style = {"color": "0.5", "linestyle": "--"} if name == "linear" else {}
     k = range(1, n_pooled + 1)
