@@ -323,21 +323,24 @@ page.judge(
 
 
 # %% tags=["hide-input"]
+told = ["t* (1/λ₁)", "peak above a constant", "robustness lost until its last step"]
+told += [f"{n} missing to infinite width at its last step" for n in ("accuracy", "robust accuracy")]
+
+
+def beside(missing):
+    """How a network's accuracy lies beside infinite width's, which exceeds it by so much."""
+    word = {"above": "lower than", "below": "higher than"}.get(missing.beside(0))
+    return f"{word or 'not told apart from'} infinite width's (missing: {missing})"
+
+
+# %% tags=["hide-input"]
 def of_width(w):
-    """What the networks of a width do beside infinite width."""
-    found = {n.removeprefix(f"width {w}: "): e for n, e in measurements.items()}
-    beside = {"above": "lower than", "below": "higher than"}
-    late = "accuracy missing to infinite width at its last step"
-    clean, robust = (
-        beside.get(found[name].beside(0), "not told apart from")
-        for name in (late, f"robust {late}")
-    )
+    """What the networks of a width do."""
+    time, peak, lost, off, missing = (measurements[f"width {w}: {name}"] for name in told)
     return (
-        f"A network of width {w} is the most robust after {found['t* (1/λ₁)']:.0f}; its robust "
-        f"accuracy minus one half is {found['peak above a constant']} then. It loses "
-        f"{found['robustness lost until its last step']} until its last step, where its accuracy "
-        f"is {clean} infinite width's at the same time (missing: {found[late]}) and its robust "
-        f"accuracy is {robust} infinite width's (missing: {found[f'robust {late}']})."
+        f"A network of width {w} is the most robust after {time:.0f}; its robust accuracy minus "
+        f"one half is {peak} then. It loses {lost} until its last step. There its accuracy is "
+        f"{beside(off)} at the same time, and its robust accuracy is {beside(missing)}."
     )
 
 
