@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # Attacks computed without training fool trained networks
+# # Do attacks computed without training fool trained networks?
 
 # %% tags=["hide-input"]
 from ntklib import claims
@@ -42,12 +42,18 @@ claims.load()["T1"]
 # The claim is that these images also fool a finite network of that architecture that was
 # trained in the ordinary way, as long as it is in the lazy regime. We train such networks $g$
 # and measure $A_g$, the share of test images that $g$ still classifies correctly. A drop of
-# $A_g$ alone shows little, so it is compared with three others:
+# $A_g$ alone shows little, so it is compared with others:
 #
 # - *random sign*: noise of the same size, $x + \epsilon s$ with random signs $s$;
-# - *untrained net*: the same attack on a network that was not trained. If this worked as well,
-#   the kernel would only have told us what images look like to any network;
+# - *untrained net*: the same attack on a network that was not trained. It knows the architecture
+#   and not the training data;
+# - *linear regression*: the same attack on ridge regression in the pixels, and *class means*: a
+#   step against the difference of the two classes' mean images. They know the training data and
+#   not the architecture, and need no network either;
 # - *white-box*: the same attack on $g$ itself, the strongest that one step can be expected to do.
+#
+# Where a linear model is as good a classifier as the kernel, its attack may be as good, too, and
+# nothing is learnt about kernels. So there is a second, harder task, on which it is not.
 #
 # ## Parameters
 #
@@ -57,13 +63,15 @@ claims.load()["T1"]
 profile: str = "laptop"  # which margins the verdict is held against
 dataset: str = "mnist5k"  # where the images come from
 classes: list = [3, 8]  # the two classes told apart; the first is -1, the second +1
-seeds: list = [0, 1, 2]  # each draws its own images, and its own start of each network
+hard_classes: list = [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]  # of the harder task; the first half is -1
+seeds: list = [20, 21, 22, 23, 24, 25]  # each draws its own images, and starts of the networks
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
-n_train: int = 500  # training images, half of each class
-n_test: int = 500  # test images, half of each class
+n_train: int = 500  # training images, as many of each class
+n_hard: int = 1000  # the same of the harder task
+n_test: int = 500  # test images, as many of each class
 pool: int = 2  # pixels are averaged over squares of this side
 depth: int = 2  # hidden layers
-width: int = 512  # units a layer of the reference; also run: a quarter and six times it
+width: int = 256  # units a layer of the reference; also run: a quarter, twice, and six times it
 steps: int = 50  # steps of gradient descent
 
 # %% [markdown]
@@ -75,7 +83,10 @@ steps: int = 50  # steps of gradient descent
 # regression plus a random function, and the white-box attack would mostly exploit the latter.
 
 # %%
+from dataclasses import dataclass
+
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
@@ -88,22 +99,44 @@ widths = [width // 4, width, 6 * width]
 epsilons = [epsilon * r for r in (0.25, 0.5, 1.0, 1.5, 2.0)]
 momentum = 0.9
 relative_step = 2.5  # in units of n / λ₁
-draws = [
-    data.load(dataset, classes=classes, n_train=n_train, n_test=n_test, pool=pool, seed=seed)
-    for seed in seeds
-]
+
+
+def draw(classes, n, seed):
+    sizes = {"n_train": n, "n_test": n_test, "pool": pool}
+    return data.load(dataset, classes=classes, **sizes, seed=seed).halves()
+
+
+draws = [draw(classes, n_train, seed) for seed in seeds]
+hard_draws = [draw(hard_classes, n_hard, seed) for seed in seeds]
 page = claims.Page("01_ntk_transfer", profile=profile, seeds=seeds, provenance=draws[0].provenance)
 draws[0].provenance
 
+# %% tags=["hide-input"]
+Markdown(f"First task: {data.in_common(draws)}\n\nHarder task: {data.in_common(hard_draws)}")
+
 # %% [markdown]
-# ## The attack that needs no training
+# ## The functions that are attacked
 #
 # The kernel is the one of the infinitely wide network, in closed form. The regression is solved
-# by an eigendecomposition in double precision.
+# by an eigendecomposition in double precision. Ridge regression in the pixels is regression with
+# the kernel of a network that has no hidden layer. Of three ridges, relative to the trace of the
+# kernel matrix, we take the one whose images fool the networks most. With a huge ridge the
+# weights are the difference of the class means.
 
 # %%
-base = {w: models.get("mlp", n_classes=1, width=w, depth=depth) for w in widths}
-regressions = [infinite.Regressor(base[width], draw.train.x, draw.train.signs()) for draw in draws]
+base = {w: models.get("mlp", n_classes=1, width=w, depth=depth) for w in (*widths, 2 * width)}
+pixels = models.get("mlp", n_classes=1, depth=0)
+ridges = {f"linear, ridge {r:g}": r for r in (1e-4, 1e-3, 1e-2)}
+
+
+def linear_models(train):
+    """Ridge regressions in the pixels, and the difference of the class means."""
+    trace = float(jnp.trace(infinite.kernel(pixels, train.x)))
+    return {
+        name: infinite.Regressor(pixels, train.x, train.signs(), ridge=r * trace)
+        for name, r in (ridges | {"class means": 1e4}).items()
+    }
+
 
 # %% [markdown]
 # ## Training the networks
@@ -116,77 +149,89 @@ regressions = [infinite.Regressor(base[width], draw.train.x, draw.train.signs())
 
 
 # %%
-architectures = {w: models.antisymmetric(base[w]) for w in widths}
-
-
-def train(draw, regression, model, key):
-    learning_rate = relative_step * n_train / regression.eigenvalues[0]
-    start = model.init(key, draw.train.x[:1])
-    end = training.fit(
-        model,
-        start,
-        draw.train,
-        key,
-        epochs=steps,
-        optimizer=optax.sgd(learning_rate, momentum=momentum),
-    ).variables
+def train(split, largest, w, key):
+    """A trained network, and how far its parameters moved."""
+    model = models.antisymmetric(base[w])
+    start = model.init(key, split.x[:1])
+    sgd = optax.sgd(relative_step * len(split) / largest, momentum=momentum)
+    end = training.fit(model, start, split, key, epochs=steps, optimizer=sgd).variables
     moved = optax.tree.norm(optax.tree.sub(end, start)) / optax.tree.norm(start)
     return Partial(model.apply, end), float(moved)
 
-
-# %%
-networks = {w: [] for w in widths}
-movement = {w: [] for w in widths}
-for draw, regression, seed in zip(draws, regressions, seeds, strict=True):
-    for w in widths:
-        key = jax.random.fold_in(jax.random.key(seed), w)
-        network, moved = train(draw, regression, architectures[w], key)
-        networks[w].append(network)
-        movement[w].append(moved)
 
 # %% [markdown]
 # ## Attacking
 #
 # Every attack is one step of the fast gradient sign method on the cross-entropy, and differs
-# only in the function that it differentiates. All are applied to the same test images.
+# only in the function that it differentiates. All are applied to the same test images. The
+# direction is the same for all radii, so that it is computed once.
 
 
 # %%
-def gradient_sources(i):
-    """The functions attacked, by name, for the i-th seed."""
-    time = relative_step * steps / ((1 - momentum) * regressions[i].eigenvalues[0])
-    start = base[width].init(jax.random.key(seeds[i]), draws[i].train.x[:1])
-    return {
-        "NTK": regressions[i].logits_fn,
-        "NTK, time-stopped": regressions[i].at(float(time)).logits_fn,
-        "untrained net": Partial(base[width].apply, start),
-        **{f"white-box, width {w}": networks[w][i] for w in widths},
-    }
+@dataclass
+class Run:
+    """One seed of a task: what was trained, and the attacked images at the largest radius."""
+
+    test: data.Split
+    networks: dict
+    movement: dict
+    regressors: dict
+    attacked: dict
+
+    def images(self, attack, radius):
+        """The images of an attack at a radius."""
+        x = self.test.x
+        return x + jnp.clip(self.attacked[attack] - x, -radius, radius)
 
 
 # %%
-def adversarial(i, radius):
-    test = draws[i].test
-    images = {
-        name: attacks.fgsm(source, test.x, test.y, epsilon=radius)
-        for name, source in gradient_sources(i).items()
-    }
-    noise = attacks.random_sign(None, test.x, None, jax.random.key(seeds[i]), epsilon=radius)
-    return {"clean": test.x, "random sign": noise} | images
-
-
-crafted = [{radius: adversarial(i, radius) for radius in epsilons} for i in range(len(seeds))]
+def attack_all(sources, test, key):
+    """The images of each attack, and noise, at the largest radius."""
+    radius = {"epsilon": epsilons[-1]}
+    noise = attacks.random_sign(None, test.x, None, key, **radius)
+    attacked = {name: attacks.fgsm(f, test.x, test.y, **radius) for name, f in sources.items()}
+    return {"clean": test.x, "random sign": noise} | attacked
 
 
 # %%
-def survived(w, attack, radius):
+def run(draw, seed, widths):
+    """Trains networks on one draw, and attacks all functions."""
+    key, test = jax.random.key(seed), draw.test
+    kernel = infinite.Regressor(base[width], draw.train.x, draw.train.signs())
+    largest = float(kernel.eigenvalues[0])
+    fitted = {"NTK": kernel} | linear_models(draw.train)
+    fitted["NTK, time-stopped"] = kernel.at(relative_step * steps / ((1 - momentum) * largest))
+    found = {w: train(draw.train, largest, w, jax.random.fold_in(key, w)) for w in widths}
+    networks, movement = ({w: each[i] for w, each in found.items()} for i in (0, 1))
+    sources = {name: regressor.logits_fn for name, regressor in fitted.items()}
+    sources["untrained net"] = Partial(base[width].apply, base[width].init(key, test.x[:1]))
+    sources |= {f"white-box, width {w}": network for w, network in networks.items()}
+    return Run(test, networks, movement, fitted, attack_all(sources, test, key))
+
+
+# %%
+runs = [run(d, seed, widths) for d, seed in zip(draws, seeds, strict=True)]
+hard_runs = [run(d, seed, [2 * width]) for d, seed in zip(hard_draws, seeds, strict=True)]
+
+
+def survived(runs, w, attack, radius=epsilon):
     """Which test images the networks of width w classify correctly: one row a seed."""
-    rows = [
-        attacks.correct(network(crafted[i][radius][attack]), draws[i].test.y)
-        for i, network in enumerate(networks[w])
-    ]
-    return np.array(rows)
+    pairs = [(r.networks[w], r) for r in runs]
+    return np.array([attacks.correct(g(r.images(attack, radius)), r.test.y) for g, r in pairs])
 
+
+def classified(runs, name, attack="clean"):
+    """The same for a regression."""
+    pairs = [(r.regressors[name], r) for r in runs]
+    return np.array([attacks.correct(f(r.images(attack, epsilon)), r.test.y) for f, r in pairs])
+
+
+def strongest(runs, w):
+    """The linear regression whose images fool the networks most."""
+    return min(ridges, key=lambda name: survived(runs, w, name).mean())
+
+
+linear, hard_linear = strongest(runs, width), strongest(hard_runs, 2 * width)
 
 # %% [markdown]
 # ## What was measured
@@ -194,59 +239,62 @@ def survived(w, attack, radius):
 # First the images. The perturbations are shown with grey as zero.
 
 # %% tags=["hide-input"]
-shown = crafted[0][epsilons[2]]
-names = ["random sign", "untrained net", "NTK", f"white-box, width {width}"]
+names = ["random sign", "untrained net", linear, "NTK", f"white-box, width {width}"]
+shown = {name: np.asarray(runs[0].images(name, epsilon)) for name in ("clean", *names)}
 examples = np.concatenate([np.flatnonzero(draws[0].test.y == c)[:2] for c in (0, 1)])
-figure, axes = plt.subplots(len(examples), 1 + 2 * len(names), figsize=(9, 4.6))
+figure, axes = plt.subplots(len(examples), 1 + 2 * len(names), figsize=(10, 4.2))
 for row, index in zip(axes, examples, strict=True):
-    clean = np.asarray(shown["clean"][index])
-    plots.picture(row[0], clean)
+    plots.picture(row[0], shown["clean"][index])
     for j, name in enumerate(names):
-        attacked = np.asarray(shown[name][index])
-        plots.picture(row[1 + 2 * j], attacked)
-        plots.picture(row[2 + 2 * j], attacked - clean, signed=True)
-for column, name in zip(axes[0, [0, 1, 3, 5, 7]], ["clean", *names], strict=True):
+        plots.picture(row[1 + 2 * j], shown[name][index])
+        plots.picture(row[2 + 2 * j], shown[name][index] - shown["clean"][index], signed=True)
+for column, name in zip(axes[0, [0, *range(1, 2 * len(names), 2)]], shown, strict=True):
     column.set_title(name.replace(", ", "\n"), fontsize=8)
 plots.show(
     figure,
     name="fig-transfer-images",
-    alt=f"Four test images, each clean and under four attacks with epsilon {epsilons[2]:.3g}, with "
-    "the perturbations beside them. Random signs look like noise. The perturbations of the kernel "
-    "and of the trained network trace the shape of the object and resemble each other.",
+    alt=f"Four test images, each clean and under five attacks with epsilon {epsilon:.3g}, with "
+    "the perturbations beside them. Random signs look like noise. The perturbations of the linear "
+    "model, the kernel and the trained network trace the shape of the object.",
     caption=f"Test images of seed {seeds[0]} and what each attack adds to them, at ε = "
-    f"{epsilons[2]:.3g}. The kernel's perturbation was computed without any network.",
+    f"{epsilon:.3g}. The kernel's perturbation, and that of linear regression, were computed "
+    "without any network.",
 )
 
 # %% [markdown]
-# Accuracy of the networks of reference against the size of the attack. Bands are 95 % intervals
+# Accuracy of the networks against the size of the attack, on both tasks. Bands are 95 % intervals
 # over seeds and test images.
 
 # %% tags=["hide-input"]
-curves = {
-    "random sign": "random sign",
-    "untrained net": "untrained net",
-    "NTK": "NTK (no training)",
-    "NTK, time-stopped": "NTK, stopped at the networks' time",
-    f"white-box, width {width}": "white-box",
-}
-accuracy = {
-    name: [claims.estimate(survived(width, name, radius)) for radius in epsilons] for name in curves
-}
-clean = claims.estimate(survived(width, "clean", epsilon))
-figure, axes = plt.subplots(figsize=(6.5, 3.8))
-for name, text in curves.items():
-    plots.band(axes, [0, *epsilons], [clean, *accuracy[name]], text)
-axes.axhline(0.5, color="black", linewidth=1, linestyle=":")
-axes.set(xlabel="ε", ylabel="accuracy", ylim=(0, 1.02))
-axes.legend()
+figure, panels = plt.subplots(1, 2, figsize=(10, 3.9), sharey=True)
+tasks = {"first task": (runs, width, linear), "harder task": (hard_runs, 2 * width, hard_linear)}
+at_2e = {}
+for axes, (task, (of_task, w, best)) in zip(panels, tasks.items(), strict=True):
+    curves = {"random sign": "random sign", "untrained net": "untrained net"}
+    curves |= {"class means": "class means", best: "linear regression"}
+    curves |= {"NTK": "NTK (no training)", f"white-box, width {w}": "white-box"}
+    for name, text in curves.items():
+        values = [claims.estimate(survived(of_task, w, name, r)) for r in (0, *epsilons)]
+        plots.band(axes, [0, *epsilons], values, text)
+        at_2e[task, text] = claims.estimate(survived(of_task, w, name)).value
+    axes.axhline(0.5, color="black", linewidth=1, linestyle=":")
+    axes.set(xlabel="ε", ylim=(0, 1.02), title=f"{task}, width {w}")
+panels[0].set_ylabel("accuracy")
+panels[0].legend(fontsize=8)
 plots.show(
     figure,
     name="fig-transfer-epsilon",
-    alt="Accuracy of the trained networks against epsilon. It stays at "
-    f"{accuracy['random sign'][-1].value:.2f} under random signs up to epsilon {epsilons[-1]:.3g}, "
-    f"falls to {accuracy['NTK'][-1].value:.2f} under the kernel's attack, and falls fastest under "
-    "the white-box attack.",
-    caption=f"Networks of width {width}, {len(seeds)} seeds. The dotted line is chance.",
+    alt="Accuracy of the trained networks against epsilon, two tasks. "
+    + " ".join(
+        f"At epsilon {epsilon:.3g}, {task}: "
+        + ", ".join(f"{text} {value:.2f}" for (t, text), value in at_2e.items() if t == task)
+        + "."
+        for task in tasks
+    ),
+    caption=f"{len(seeds)} seeds. The first task tells classes {classes[0]} and {classes[1]} "
+    f"apart, the harder one {', '.join(map(str, hard_classes[: len(hard_classes) // 2]))} from "
+    f"{', '.join(map(str, hard_classes[len(hard_classes) // 2 :]))}. The linear regression is the "
+    "one of three ridges that fools the networks most. The dotted line is chance.",
 )
 
 # %% [markdown]
@@ -255,9 +303,9 @@ plots.show(
 
 # %% tags=["hide-input"]
 by_width = {
-    "NTK (no training)": [claims.estimate(survived(w, "NTK", epsilon)) for w in widths],
-    "white-box": [claims.estimate(survived(w, f"white-box, width {w}", epsilon)) for w in widths],
-    "clean": [claims.estimate(survived(w, "clean", epsilon)) for w in widths],
+    "NTK (no training)": [claims.estimate(survived(runs, w, "NTK")) for w in widths],
+    "white-box": [claims.estimate(survived(runs, w, f"white-box, width {w}")) for w in widths],
+    "clean": [claims.estimate(survived(runs, w, "clean")) for w in widths],
 }
 figure, axes = plt.subplots(figsize=(6.5, 3.4))
 for name, estimates in by_width.items():
@@ -277,35 +325,38 @@ plots.show(
     caption=f"Transfer against width at ε = {epsilon:.3g}.",
 )
 
-
 # %% [markdown]
 # The attacks can also be compared directly, by the cosine between the perturbations that they
 # make, averaged over test images.
 
 # %% tags=["hide-input"]
-compared = ["random sign", "untrained net", "NTK", *(f"white-box, width {w}" for w in widths)]
+compared = ["random sign", "untrained net", "class means", linear, "NTK"]
+compared += [f"white-box, width {w}" for w in widths]
 
 
 def cosines(a, b):
     """Mean cosine between the perturbations of two attacks, for each seed and test image."""
     rows = []
-    for images in (c[epsilons[2]] for c in crafted):
-        u, v = (np.asarray(images[n] - images["clean"]).reshape(n_test, -1) for n in (a, b))
+    for r in runs:
+        u, v = (np.asarray(r.images(n, epsilon) - r.test.x).reshape(n_test, -1) for n in (a, b))
         rows.append((u * v).sum(1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1))
     return claims.estimate(np.array(rows))
 
 
 overlap = np.array([[cosines(a, b).value for b in compared] for a in compared])
-figure, axes = plt.subplots(figsize=(6, 4.6))
+of_ntk = dict(zip(compared, overlap[compared.index("NTK")], strict=True))
+figure, axes = plt.subplots(figsize=(7, 5.2))
 plots.matrix(axes, overlap, compared, compared, highest=1, rotation=30)
 plots.show(
     figure,
     name="fig-transfer-cosines",
-    alt="Matrix of mean cosines between the perturbations of six attacks. The kernel's has a "
-    f"cosine of {overlap[2, 4]:.2f} with the white-box attack on the network of width {width} and "
-    f"of {overlap[2, 1]:.2f} with the attack on an untrained network.",
-    caption=f"Cosines between perturbations at ε = {epsilon:.3g}; medians over seeds. Even random "
-    "signs have a positive cosine with everything, because a pixel that is black can only rise.",
+    alt="Matrix of mean cosines between the perturbations of eight attacks. The kernel's has a "
+    f"cosine of {of_ntk[f'white-box, width {width}']:.2f} with the white-box attack on the network "
+    f"of width {width}, {of_ntk[linear]:.2f} with linear regression and "
+    f"{of_ntk['untrained net']:.2f} with the attack on an untrained network.",
+    caption=f"Cosines between perturbations at ε = {epsilon:.3g}, first task; means over seeds. "
+    "Even random signs have a positive cosine with everything, because a pixel that is black can "
+    "only rise.",
 )
 
 # %% [markdown]
@@ -313,43 +364,49 @@ plots.show(
 #
 # Accuracy under attack means something only if the attack works. A longer attack, other random
 # starts and an unlimited budget must behave as they should, and no transferred image may beat the
-# white-box attack. These checks are made on the network of reference of the first seed.
+# white-box attack. These checks are made on the network of reference of every seed, and the worst
+# seed is shown.
+
 
 # %%
-findings = attacks.soundness(
-    networks[width][0],
-    draws[0].test.x,
-    draws[0].test.y,
-    jax.random.key(seeds[0]),
-    epsilon=epsilon,
-    transferred={"NTK": crafted[0][epsilons[2]]["NTK"]},
-)
+def soundness(r, seed):
+    transferred = {name: r.images(name, epsilon) for name in ("NTK", linear)}
+    point = r.networks[width], r.test.x, r.test.y, jax.random.key(seed)
+    return attacks.soundness(*point, epsilon=epsilon, transferred=transferred)
+
+
+page.soundness = claims.worst(soundness(r, seed) for r, seed in zip(runs, seeds, strict=True))
 
 # %% [markdown]
 # ## Verdict
 #
-# All that follows is at the given ε, or at twice as much where it says so, on the networks of
-# reference, unless another width is named.
+# All that follows is at the given ε, or at twice as much where it says so, on the first task and
+# the networks of reference, unless it names another task or width.
 
 # %%
-at_epsilon = {name: survived(width, name, epsilons[2]) for name in crafted[0][epsilons[2]]}
-at_twice = {name: survived(width, name, epsilons[4]) for name in ("clean", "random sign", "NTK")}
-noise, ntk, own = (at_epsilon[name] for name in ("random sign", "NTK", f"white-box, width {width}"))
-widest = at_epsilon[f"white-box, width {widths[2]}"]
-gaps = [survived(w, name, epsilon) for w in widths[1:] for name in ("NTK", f"white-box, width {w}")]
+plain = ["clean", "random sign", "untrained net", "class means", linear, "NTK", "NTK, time-stopped"]
+at_epsilon = {name: survived(runs, width, name) for name in plain}
+at_twice = {n: survived(runs, width, n, 2 * epsilon) for n in ("clean", "random sign", "NTK")}
+noise, ntk = at_epsilon["random sign"], at_epsilon["NTK"]
+own = survived(runs, width, f"white-box, width {width}")
+gaps = [survived(runs, w, name) for w in widths[1:] for name in ("NTK", f"white-box, width {w}")]
+hard = {name: survived(hard_runs, 2 * width, name) for name in (*plain[:4], hard_linear, "NTK")}
+fits = {name: classified(hard_runs, name) for name in ("NTK", *ridges)}
+best_fit = max((fits[name] for name in ridges), key=np.mean)
 
 # %%
 quantities = {
-    "clean_accuracy": clean,
+    "clean_accuracy": claims.estimate(at_epsilon["clean"]),
     "random_sign_cost": claims.difference(at_twice["clean"], at_twice["random sign"]),
     "drop_at_epsilon": claims.difference(noise, ntk),
     "drop_at_twice_epsilon": claims.difference(at_twice["random sign"], at_twice["NTK"]),
     "drop_vs_untrained_gradient": claims.difference(at_epsilon["untrained net"], ntk),
-    "lazy_movement": claims.estimate(movement[width]),
+    "lazy_movement": claims.estimate([r.movement[width] for r in runs]),
     "gap_ratio_with_width": claims.estimate(
-        *gaps,
-        statistic=lambda ntk, own, ntk_wide, own_wide: abs((ntk_wide - own_wide) / (ntk - own)),
+        *gaps, statistic=lambda a, b, c, d: abs((c - d) / (a - b)), scale="log"
     ),
+    "harder_than_linear": claims.difference(fits["NTK"], best_fit),
+    "drop_vs_linear": claims.difference(hard[hard_linear], hard["NTK"]),
 }
 
 # %% [markdown]
@@ -358,30 +415,44 @@ quantities = {
 # transfer attack, too, but one that needs training; and the recovered fraction, the part of the
 # white-box attack's effect that the kernel's attack has,
 # $(A_{\mathrm{random}} - A_{\mathrm{NTK}}) / (A_{\mathrm{random}} - A_{\mathrm{white\ box}})$.
+# In the same way, the part of the kernel's effect that linear regression has.
 
 
 # %%
-def of_the_kernel(name):
-    pairs = zip(regressions, crafted, draws, strict=True)
-    rows = [attacks.correct(r(c[epsilons[2]][name]), d.test.y) for r, c, d in pairs]
-    return claims.estimate(np.array(rows))
+def part(noise, some, all_of_it):
+    statistic = lambda noise, some, whole: (noise - some) / (noise - whole)  # noqa: E731
+    return claims.estimate(noise, some, all_of_it, statistic=statistic)
 
+
+def called(name):
+    return "linear regression" if name in ridges else name
+
+
+widest = survived(runs, width, f"white-box, width {widths[2]}")
 
 # %%
-plain = ["clean", "random sign", "untrained net", "NTK", "NTK, time-stopped"]
-measurements = {f"accuracy, {name}": claims.estimate(at_epsilon[name]) for name in plain} | {
+measurements = {f"accuracy, {called(n)}": claims.estimate(a) for n, a in at_epsilon.items()} | {
     "accuracy, white-box": claims.estimate(own),
     "accuracy, images of the widest net": claims.estimate(widest),
-    "accuracy of the kernel regression, clean": of_the_kernel("clean"),
-    "accuracy of the kernel regression, NTK": of_the_kernel("NTK"),
+    "accuracy of the kernel regression, clean": claims.estimate(classified(runs, "NTK")),
+    "accuracy of the kernel regression, NTK": claims.estimate(classified(runs, "NTK", "NTK")),
     "cosine, NTK and white-box": cosines("NTK", f"white-box, width {width}"),
-    "recovered fraction": claims.estimate(
-        noise, ntk, own, statistic=lambda noise, ntk, own: (noise - ntk) / (noise - own)
-    ),
+    "recovered fraction": part(noise, ntk, own),
+    "part of the drop under NTK, linear regression": part(noise, at_epsilon[linear], ntk),
 }
 
 # %%
-page.judge("T1", quantities, soundness=findings, measurements=measurements)
+harder = {f"accuracy, {called(name)}": claims.estimate(a) for name, a in hard.items()} | {
+    "accuracy of the kernel regression": claims.estimate(fits["NTK"]),
+    "accuracy of the best linear regression": claims.estimate(best_fit),
+    "part of the drop under NTK, linear regression": part(
+        hard["random sign"], hard[hard_linear], hard["NTK"]
+    ),
+}
+measurements |= {f"harder task: {name}": value for name, value in harder.items()}
+
+# %%
+page.judge("T1", quantities, measurements=measurements)
 
 # %% tags=["hide-input"]
 Markdown(
@@ -391,7 +462,20 @@ Markdown(
     f"{measurements['accuracy, untrained net']}. It recovers a fraction of "
     f"{measurements['recovered fraction']} of the white-box attack's effect. Images crafted on a "
     f"trained network of width {widths[2]} leave "
-    f"{measurements['accuracy, images of the widest net']}. Brackets hold 95 % intervals."
+    f"{measurements['accuracy, images of the widest net']}. Linear regression in pixels needs no "
+    f"network either, and its images leave {measurements['accuracy, linear regression']}. "
+    "Brackets hold 95 % intervals."
+)
+
+# %% tags=["hide-input"]
+Markdown(
+    "On the harder task kernel regression is right on "
+    f"{harder['accuracy of the kernel regression']} of the clean images and linear regression on "
+    f"{harder['accuracy of the best linear regression']}. There the kernel's attack leaves "
+    f"{harder['accuracy, NTK']} and that on linear regression "
+    f"{harder['accuracy, linear regression']}, which is "
+    f"{quantities['drop_vs_linear'].beside(0)} the former. The linear model's part of the drop is "
+    f"{harder['part of the drop under NTK, linear regression']}."
 )
 
 
@@ -414,8 +498,11 @@ Markdown(page.records(of_record, "cifar"))
 #   protocol here follows the abstract, the definitions in the part of the text that could be
 #   read, and the kernel of the official demo notebook ($\sigma_w = \sqrt2$, $\sigma_b = 0.1$).
 #   The sizes, the data and the margins are ours.
-# - The gap to the white-box attack is compared over a factor of six in width. Over a factor of
-#   four, on the same three seeds, the interval of the ratio straddled the margin.
+# - The gap to the white-box attack is compared over a factor of six in width. At first it was four.
+#   The factor was raised after the interval of the ratio had straddled the margin on three seeds;
+#   the seeds here are others.
+# - The linear models and the harder task are ours. Ridge and linear model are chosen on the images
+#   on which they are measured, in favour of the control.
 # - On CIFAR-10 the widths that two cores can train are further from the limit, so that the check on
 #   the width is the hardest one there (see the end of *Verdict*).
 # - The network starts at $f_0 = 0$ (see *Setup*). The official code does not do that.
@@ -431,6 +518,7 @@ Markdown(page.records(of_record, "cifar"))
 #
 # - The drop vanishes on another data set, or on another pair of classes: try
 #   `make run NB=ntk_transfer SET="classes=[4,9]"`, or `PROFILE=cifar`.
-# - An attack on an untrained network does as well: the column *untrained net* says how it does.
+# - An attack that does not know the training data, or not the architecture, does as well. The
+#   curves *untrained net* and *linear regression* say how they do.
 # - The gap to the white-box attack does not shrink with width. Then the networks are fooled for
 #   another reason than the one that the theory gives.

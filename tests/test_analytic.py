@@ -97,7 +97,7 @@ def check_against_reference(name, depth, w_std, b_std, dtype, rtol):
 
 
 ARCHITECTURES = pytest.mark.parametrize(
-    ("name", "depth"), [(name, depth) for name in ("mlp", "cnn") for depth in (1, 2, 3)]
+    ("name", "depth"), [("mlp", 0), *((n, depth) for n in ("mlp", "cnn") for depth in (1, 2, 3))]
 )
 
 

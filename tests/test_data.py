@@ -231,6 +231,33 @@ def test_pooling_is_the_mean_of_each_block():
             np.testing.assert_allclose(coarse.train.x[:, row, column, 0], mean, atol=1e-6)
 
 
+def test_halves_are_the_first_classes_against_the_others():
+    ten = data.load("digits", n_train=40, n_test=20, classes=[0, 2, 4, 1, 3, 5])
+    two = ten.halves()
+    for before, after in ((ten.train, two.train), (ten.test, two.test)):
+        np.testing.assert_array_equal(after.x, before.x)
+        np.testing.assert_array_equal(after.y, before.y >= 3)
+        assert after.n_classes == 2
+    assert two.classes == ("0 or 2 or 4", "1 or 3 or 5")
+    pair = data.load("digits", n_train=20, n_test=20, classes=[3, 8])
+    np.testing.assert_array_equal(pair.halves().train.y, pair.train.y)
+    with pytest.raises(ValueError, match="has 3 classes; they are of an even number"):
+        data.load("digits", n_train=20, n_test=20, classes=[0, 1, 2]).halves()
+
+
+def test_in_common_tells_what_draws_share():
+    a, b = (data.load("digits", n_train=500, n_test=300, seed=seed) for seed in (0, 1))
+    images = [[x.tobytes() for x in np.asarray(s.x)] for s in (a.test, a.train, b.test, b.train)]
+    tested = len({*images[0]} & {*images[2]}) / 300
+    trained = (len({*images[0]} & {*images[3]}) + len({*images[2]} & {*images[1]})) / 600
+    assert data.in_common([a, b]) == (
+        f"All seeds draw from the same images: a seed has {tested:.0%} of its test images in "
+        f"common with another, and {trained:.0%} of them are training images of the other."
+    )
+    assert "100% of its test images in common with another, and 0% of" in data.in_common([a, a])
+    assert data.in_common([a]) == "There is one draw."
+
+
 def test_balanced_has_the_first_images_of_each_class():
     train = load("digits", n_train=200, n_test=20).train
     part = train.balanced(57)

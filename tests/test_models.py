@@ -85,7 +85,7 @@ def test_only_the_options_of_a_network_are_taken(name, option):
         ({"n_classes": "10"}, "n_classes: '10' is not allowed; it is a whole number"),
         ({"width": 0}, "width: 0 is out of range; it is a whole number >= 1"),
         ({"width": 0.5}, "width: 0.5 is not whole"),
-        ({"depth": 0}, "depth: 0 is out of range"),
+        ({"depth": -1}, "depth: -1 is out of range"),
         ({"depth": -2, "name": "cnn"}, "depth: -2 is out of range"),
         ({"depth": 3, "name": "myrtle"}, "depth: 3 is unknown; allowed: 5, 7, 10"),
         ({"parametrization": "mup"}, "parametrization: 'mup' is unknown; allowed: 'ntk', 'standar"),

@@ -13,7 +13,8 @@ file's SHA-256 is checked whenever it is read.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from ntklib import _checks
 from ntklib.data import _files
 from ntklib.data._files import DataError
 
-__all__ = ["NAMES", "DataError", "Dataset", "Split", "classes", "load"]
+__all__ = ["NAMES", "DataError", "Dataset", "Split", "classes", "in_common", "load"]
 
 NAMES = tuple(_files.SOURCES)
 
@@ -82,6 +83,30 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]  # their names, in the order of the labels
     provenance: dict[str, Any]
+
+    def halves(self) -> "Dataset":
+        """The same points with two labels: the first half of the classes against the others.
+
+        Raises:
+            ValueError: if the number of classes is odd.
+        """
+        k = len(self.classes)
+        if k % 2:
+            raise ValueError(f"halves: this data set has {k} classes; they are of an even number")
+        train, test = (
+            Split(s.x, (s.y >= k // 2).astype(s.y.dtype), n_classes=2)
+            for s in (self.train, self.test)
+        )
+        names = tuple(
+            " or ".join(half) for half in (self.classes[: k // 2], self.classes[k // 2 :])
+        )
+        return replace(
+            self,
+            train=train,
+            test=test,
+            classes=names,
+            provenance=self.provenance | {"halves": names},
+        )
 
 
 def load(
@@ -160,6 +185,30 @@ def load(
                 "test": dict(zip(names, map(len, test), strict=True)),
             },
         },
+    )
+
+
+def in_common(draws: Sequence[Dataset]) -> str:
+    """How many images draws from the same images share, in words.
+
+    Args:
+        draws: the draws.
+
+    Returns:
+        A sentence with the share of a draw's test images that are in the test split, and in the
+        training split, of another; means over all ordered pairs of draws.
+    """
+    splits = [
+        [{point.tobytes() for point in np.asarray(split.x)} for split in (draw.test, draw.train)]
+        for draw in draws
+    ]
+    if len(splits) == 1:
+        return "There is one draw."
+    shares = [[len(a[0] & split) / len(a[0]) for split in b] for a, b in permutations(splits, 2)]
+    tested, trained = np.mean(shares, axis=0)
+    return (
+        f"All seeds draw from the same images: a seed has {tested:.0%} of its test images in "
+        f"common with another, and {trained:.0%} of them are training images of the other."
     )
 
 

@@ -22,7 +22,7 @@ def get(name: str, *, n_classes: int, **options: Any) -> Model:
     Its own name is how it is called, without the options that have their default values:
     "mlp(n_classes=2, depth=3)". Three families have an infinite twin:
 
-    - "mlp": `depth` dense layers on the flattened input.
+    - "mlp": `depth` dense layers on the flattened input; with none, a linear model in the pixels.
     - "cnn": `depth` 3x3 convolutions with zero padding and stride 1, then a dense readout: of all
       pixels and channels (readout="flatten"), or of the mean over pixels ("pool").
     - "myrtle": 4, 6 or 9 such convolutions (`depth` 5, 7 or 10, the readout counted), with 2x2
@@ -113,7 +113,7 @@ _STACK: Options = {
 }
 _FINITE: Options = {"width": (1.0, partial(number, above=0)), "softplus": (inf, _slope)}
 _OPTIONS: dict[str, Options] = {
-    "mlp": _STACK,
+    "mlp": _STACK | {"depth": (2, partial(whole, least=0))},
     "cnn": _STACK | {"readout": ("flatten", _among("flatten", "pool"))},
     "myrtle": _STACK | {"depth": (5, _depth)},
     "cnn_mega": _FINITE,
