@@ -54,14 +54,7 @@ claims.load()["T6"]
 # %% tags=["parameters"]
 profile: str = "laptop"  # which margins the verdict is held against
 dataset: str = "mnist5k"  # where the images come from
-seeds: list = [
-    20,
-    21,
-    22,
-    23,
-    24,
-    25,
-]  # each is a start of the network, and an order of the batches
+seeds: list = [20, 21, 22, 23, 24, 25]  # each: a start of the network, an order of batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 2000  # training images, the same for all seeds
 n_test: int = 500  # test images
@@ -461,21 +454,32 @@ tail
 
 
 # %% tags=["hide-input"]
+def of_motion(motion):
+    """What is left of the ratio for equal motion of the parameters."""
+    says = {
+        "below": "a part of this the parameters do not explain",
+        "above": "the kernel goes further than the parameters explain",
+    }.get(motion.beside(1), "this is not told apart from what the parameters explain")
+    return f"For equal motion of these it is {motion!s}: {says}. "
+
+
+# %% tags=["hide-input"]
 def of_path(checks, found):
-    """How far the kernel goes, how far the parameters do, and on what the first rests."""
-    path, steps = checks["late_path_ratio"], found["late path of the parameters, PGD over standard"]
-    official = found["late path, PGD over standard, inputs of the official code"]
-    text = (
+    """How far the kernel goes, how far the parameters do."""
+    path, motion = checks["late_path_ratio"], checks.get("late_path_for_equal_motion")
+    return (
         f"the ratio is {path!s}, at most {max(path.per_seed):.2f} in each seed, and that of the "
-        f"ways of the parameters {steps}. "
+        f"ways of the parameters {found['late path of the parameters, PGD over standard']}. "
+        f"{of_motion(motion) if motion else ''}"
     )
-    if motion := checks.get("late_path_for_equal_motion"):
-        says = {
-            "below": "a part of this that the parameters do not explain",
-            "above": "no shorter a way than the parameters explain, but a longer one",
-        }.get(motion.beside(1), "a way that is not told apart from what the parameters explain")
-        text += f"For equal motion of these it is {motion!s}: {says}. "
-    text += f"On the images of the official code it is {official}. "
+
+
+# %% tags=["hide-input"]
+def of_images(checks, found):
+    """Whether what the kernel does rests on the images on which it is taken."""
+    path = checks["late_path_ratio"]
+    official = found["late path, PGD over standard, inputs of the official code"]
+    text = f"On the images of the official code the ratio is {official}. "
     if path.beside(1) == "not told apart from" != official.beside(1):
         text += "So the claim rests on the images on which the kernels are taken. "
     return text
@@ -497,23 +501,29 @@ moved = {
     "below": "So adversarial training concentrates the kernel.",
     "above": "So adversarial training spreads the kernel, too, beyond what it was at the start.",
 }.get(against.beside(1), "So adversarial training is not seen to concentrate the kernel.")
-paragraphs = [
+of_paths = (
     "In the last two thirds of training the kernel goes a way of "
     f"{claims.estimate(length['standard']):.3f} under standard training and of "
     f"{claims.estimate(length['PGD']):.3f} under adversarial training: "
-    f"{of_path(outcome.checks, measurements)}{of_order('late path', measurements)}",
+    f"{of_path(outcome.checks, measurements)}{of_images(outcome.checks, measurements)}"
+    f"{of_order('late path', measurements)}"
+)
+
+# %% tags=["hide-input"]
+of_tails = (
     f"The top {k} eigenspaces leave {claims.estimate(at_start):.4f} of the squared spectrum at the "
     "start, before any training; in the last third "
     f"{claims.estimate(outside['standard']):.4f} under standard and "
     f"{claims.estimate(outside['PGD']):.4f} under adversarial training. The latter is "
     f"{tail.checks['tail_mass_ratio']!s} of the former, and {against!s} of what the start leaves. "
     f"{moved} {of_order('share outside the top', tail.measurements)} In the third before it, "
-    f"adversarial over standard is {over_standard(before, 'PGD')}.",
-    "Adversarial training gains "
-    f"{head_room['PGD']} of robust accuracy with PGD, and {head_room['FGSM']} with FGSM. Brackets "
-    "hold 95 % intervals.",
-]
-Markdown("\n\n".join(paragraphs))
+    f"adversarial over standard is {over_standard(before, 'PGD')}."
+)
+gain = (
+    f"Adversarial training gains {head_room['PGD']} of robust accuracy with PGD, and "
+    f"{head_room['FGSM']} with FGSM. Brackets hold 95 % intervals."
+)
+Markdown("\n\n".join([of_paths, of_tails, gain]))
 
 # %% [markdown]
 # The images of the official code are attacked anew in each epoch, in standard training too. A
@@ -534,22 +544,25 @@ Markdown("\n\n".join(paragraphs))
 
 
 # %% tags=["hide-input"]
+def of_costs(record, kind):
+    """What linearising costs a kind of training under attack, at each epoch."""
+    label, found = "cost of linearising at ", record.measurements
+    costs = [cost for name, cost in found.items() if label in name and f"{kind}, under" in name]
+    return " and ".join(f"{cost} ({cost.beside(0)} zero)" for cost in costs)
+
+
+# %% tags=["hide-input"]
 def of_record(record):
     top, found = record.claims["T6"].checks["tail_mass_ratio"], record.measurements
-    checks, costs = record.claims["T5"].checks, {"PGD": [], "standard": []}
-    for label, cost in found.items():
-        if label.startswith("cost of linearising") and label.endswith("under attack"):
-            costs[label.split(", ")[1]].append(f"{cost} ({cost.beside(0)} zero)")
-    blind = (
-        "late_path_for_equal_motion" not in checks
-    )  # of before attacks in training were smoothed
-    how = ", which trains with attacks that do not see the jumps," if blind else ""
+    checks = record.claims["T5"].checks
+    smoothed = "late_path_for_equal_motion" in checks  # both came together
+    how = "" if smoothed else ", which trains with attacks that do not see the jumps,"
     return (
-        f"{of_path(checks, found)}Outside the top the ratio is {top!s}, at most "
-        f"{max(top.per_seed):.2f} in each seed. Linearising{how} costs adversarial training "
-        f"{' and '.join(costs['PGD'])} of robust accuracy, at the two epochs. It costs standard "
-        f"training, which has {found['accuracy under attack, standard, network']}, "
-        f"{' and '.join(costs['standard'])}."
+        f"{of_path(checks, found)}{of_images(checks, found)}Outside the top the ratio is {top!s}, "
+        f"at most {max(top.per_seed):.2f} in each seed. Linearising{how} costs adversarial "
+        f"training {of_costs(record, 'PGD')} of robust accuracy, at the two epochs. It costs "
+        f"standard training, which has {found['accuracy under attack, standard, network']}, "
+        f"{of_costs(record, 'standard')}."
     )
 
 
