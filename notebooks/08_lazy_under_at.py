@@ -496,11 +496,6 @@ def of_order(what, found):
 
 
 # %% tags=["hide-input"]
-against = tail.checks["tail_mass_against_start"]
-moved = {
-    "below": "So adversarial training concentrates the kernel.",
-    "above": "So adversarial training spreads the kernel, too, beyond what it was at the start.",
-}.get(against.beside(1), "So adversarial training is not seen to concentrate the kernel.")
 of_paths = (
     "In the last two thirds of training the kernel goes a way of "
     f"{claims.estimate(length['standard']):.3f} under standard training and of "
@@ -508,6 +503,13 @@ of_paths = (
     f"{of_path(outcome.checks, measurements)}{of_images(outcome.checks, measurements)}"
     f"{of_order('late path', measurements)}"
 )
+
+# %% tags=["hide-input"]
+against = tail.checks["tail_mass_against_start"]
+moved = {
+    "below": "So adversarial training concentrates the kernel.",
+    "above": "So adversarial training spreads the kernel, too, beyond what it was at the start.",
+}.get(against.beside(1), "So adversarial training is not seen to concentrate the kernel.")
 
 # %% tags=["hide-input"]
 of_tails = (
