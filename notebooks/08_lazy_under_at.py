@@ -485,6 +485,7 @@ def of_images(checks, found):
     return text
 
 
+# %% tags=["hide-input"]
 def of_order(what, found):
     """Whether the two attacks differ in a quantity."""
     weaker, apart = found[f"{what}, FGSM over standard"], found[f"{what}, PGD over FGSM"]
