@@ -434,6 +434,7 @@ by_order = {
     kind: dynamics.distance(final[kind], [kernel(run[epochs]) for run in of_kind], centred=True)
     for kind, of_kind in reordered.items()
 }
+yardstick = np.maximum(*by_order.values())
 measurements["distance between kinds, one start"] = claims.estimate(paired)
 for kind, moved in by_order.items():
     measurements[f"distance that another order of the batches makes, {kind}"] = claims.estimate(
@@ -442,6 +443,20 @@ for kind, moved in by_order.items():
     measurements[f"distance between kinds from one start, by that of orders, {kind}"] = (
         claims.ratio(paired, moved)
     )
+
+# %% [markdown]
+# The same with as many updates in both kinds, and what twice as many do to standard training.
+
+# %%
+of_updates = {
+    f"{a} and {b}": claims.ratio(dynamics.distance(final[a], final[b], centred=True), yardstick)
+    for a, b in (
+        ("adversarial", "standard, twice the epochs"),
+        ("plain adversarial", "standard"),
+        ("standard", "standard, twice the epochs"),
+    )
+}
+measurements |= {f"distance from one start, {pair}": apart for pair, apart in of_updates.items()}
 
 # %%
 zero_end = zero_head_kernels[:, -1]
@@ -472,7 +487,7 @@ for kind, curves in by_schedule.items():
 # %%
 found = gates | {
     "distance_between_modes": apart("adversarial", "standard"),
-    "paired_distance": claims.ratio(paired, np.maximum(*by_order.values())),
+    "paired_distance": claims.ratio(paired, yardstick),
     "early_settling": settling(to_final["adversarial"]),
     "late_velocity": claims.ratio(fast[:, late].mean(1), fast[:, early].mean(1)),
 }
@@ -518,11 +533,12 @@ def of_kernels(checks, found):
         found[f"distance between kinds, {pair}"]
         for pair in ("adversarial and standard, twice the epochs", "plain adversarial and standard")
     )
+    apart = checks["distance_between_modes"]
     return (
-        "Final kernels of adversarial and of standard training are "
-        f"{checks['distance_between_modes']!s} times as far apart as two runs of one kind from "
-        "different starts. At as many updates, against standard training for twice as many epochs, "
-        f"the number is {longer}; with one update a batch in both kinds it is {plain}."
+        f"Final kernels of adversarial and of standard training are {apart!s} times as far apart as "
+        f"two runs of one kind from different starts; that is {apart.beside(1)} 1. At as many "
+        "updates, against standard training for twice as many epochs, the number is "
+        f"{longer}; with one update a batch in both kinds it is {plain}."
     )
 
 
@@ -544,27 +560,28 @@ def of_schedules(kind):
     soon = [schedule for schedule, share in left.items() if share.beside(0.5) == "below"]
     shares = ", ".join(f"{share} ({schedule})" for schedule, share in left.items())
     if len(soon) == len(left):
-        says = "so it settles early under all three, and the schedule is not what makes it settle"
+        says = "less than half under all three, so the schedule is not what makes it settle"
     elif "constant" in soon:
-        says = f"so it settles early under some, the constant rate among them: {' and '.join(soon)}"
+        says = f"less than half under {' and '.join(soon)}, so no falling rate is needed"
     elif soon:
-        says = f"so it is a falling rate that makes it settle early: {' and '.join(soon)}"
+        says = f"less than half under {' and '.join(soon)} only, so the schedule makes it settle"
     else:
-        says = "so under none of them is less than half left in all of the interval"
+        says = "under none of them is the whole interval below a half"
     return f"Of {kind} training, {shares} are left after 30 % of it: {says}."
 
 
 # %% tags=["hide-input"]
-orders = measurements["distance between kinds from one start, by that of orders, standard"]
+longer, plain, more = of_updates.values()
 of_pairs = (
     "From one start and one order of the batches, the two kinds end "
     f"{outcome.checks['paired_distance']!s} times as far apart as another order of the batches "
-    "makes two runs of one kind, the kind where that is more. Measured by what the order makes of "
-    f"standard training alone, it is {orders} times."
+    "makes two runs of one kind, the kind where that is more. Against standard training for twice "
+    f"as many epochs it is {longer} times, and with one update a batch in both kinds {plain} "
+    f"times. Twice as many updates alone take standard training {more} times as far."
 )
 settles = (
-    f" It settles in epoch {settled('adversarial'):.0f}, standard training in epoch "
-    f"{settled('standard'):.0f}."
+    f" It settles in epoch {settled('adversarial'):.1f}, standard training in epoch "
+    f"{settled('standard'):.1f}."
 )
 
 # %% tags=["hide-input"]
@@ -607,8 +624,8 @@ def of_record(record):
     pairs = "distance between kinds from one start, by that of two orders of the batches"
     paired, epochs = checks.get("paired_distance") or found[pairs], record.parameters["epochs"]
     return (
-        f"{of_kernels(checks, found)} From one start the kinds are {paired!s} times as far apart "
-        f"as another order makes them. {of_gain(found)} {of_motion(checks, found)} Training has "
+        f"{of_kernels(checks, found)} From one start the kinds are {paired} times as far apart as "
+        f"another order makes them. {of_gain(found)} {of_motion(checks, found)} Training has "
         f"{epochs} epochs, and early settling is judged from 20 on."
     )
 
