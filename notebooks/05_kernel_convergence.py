@@ -535,8 +535,8 @@ def of_kernels(checks, found):
     )
     apart = checks["distance_between_modes"]
     return (
-        f"Final kernels of adversarial and of standard training are {apart!s} times as far apart as "
-        f"two runs of one kind from different starts; that is {apart.beside(1)} 1. At as many "
+        f"Final kernels of adversarial and of standard training are {apart!s} times as far apart "
+        f"as two runs of one kind from different starts; that is {apart.beside(1)} 1. At as many "
         "updates, against standard training for twice as many epochs, the number is "
         f"{longer}; with one update a batch in both kinds it is {plain}."
     )
