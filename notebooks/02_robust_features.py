@@ -614,7 +614,7 @@ Markdown(
 # - The features, their accuracy-based usefulness and the attack by one step on each of them are
 #   those of the official demo notebook. The demo uses CIFAR-10 (airplane against automobile),
 #   2,000 training images, one hidden layer, $\epsilon = 8/255$ and 100 test images. The profile
-#   `cifar` is that setting, with 1,000 test images and three draws. What the demo saved is printed
+#   `cifar` is that setting, with 1,000 test images and more draws. What the demo saved is printed
 #   beside our results below. With 100 test images its standard errors are up to five points.
 # - The profile `paper` takes all 10,000 airplanes and automobiles, and all ten classes with as many
 #   images. There is one such draw, so there are no intervals and no verdict.
