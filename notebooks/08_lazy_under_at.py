@@ -460,7 +460,7 @@ tail
 def of_motion(motion):
     """What is left of the ratio for equal motion of the parameters."""
     says = {
-        "below": "a part of this the parameters do not explain",
+        "below": "the kernel goes less far than the parameters explain",
         "above": "the kernel goes further than the parameters explain",
     }.get(motion.beside(1), "this is not told apart from what the parameters explain")
     return f"For equal motion of these it is {motion!s}: {says}. "
