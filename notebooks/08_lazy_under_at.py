@@ -226,20 +226,23 @@ test = draw.test
 through_smooth = attacks.smoothed(attacks.partial(pgd, steps=50), smooth)
 
 
-def measure(classifiers, seeds):
-    """Which test images each gets right: clean, under PGD, and under both attacks."""
-    return replace(study, seeds=seeds).withstood(classifiers, test, attack, through_smooth)
+def measure(of_runs, seeds, *attacked, epoch=None):
+    """Which test images each gets right: clean, and under more and more attacks."""
+    classifiers = [run.logits_fn(epoch) for run in of_runs]
+    return replace(study, seeds=seeds).withstood(classifiers, test, *attacked)
 
 
-networks = {name: measure([run.logits_fn(epochs) for run in runs[name]], seeds) for name in runs}
-linear = {
-    name: {
-        e: measure([run.logits_fn() for run in made], seeds[some])[::2] for e, made in at.items()
-    }
-    for name, at in continued.items()
-}
+under_pgd = {name: measure(runs[name], seeds, attack, epoch=epochs)[1] for name in runs}
 head_room = {
-    name: claims.difference(networks[name][1], networks["standard"][1]) for name in ("FGSM", "PGD")
+    name: claims.difference(under_pgd[name], under_pgd["standard"]) for name in ("FGSM", "PGD")
+}
+
+# %%
+both = seeds[some], attack, through_smooth
+networks = {name: measure(runs[name][some], *both, epoch=epochs)[::2] for name in continued}
+linear = {
+    name: {e: measure(of_seeds, *both)[::2] for e, of_seeds in at.items()}
+    for name, at in continued.items()
 }
 
 # %% [markdown]
@@ -275,8 +278,8 @@ figure, panels = plt.subplots(
 )
 turned = {}
 for name in runs:
-    tops, rests = zip(*(dynamics.truncate(p, k) for p in paths[name]), strict=True)
-    parts = {"whole kernel": paths[name], "top part": tops, "rest": rests}
+    tops, rests = zip(*(dynamics.truncate(p, k) for p in paths[name][some]), strict=True)
+    parts = {"whole kernel": paths[name][some], "top part": tops, "rest": rests}
     for axes, (part, of_seeds) in zip(panels, parts.items(), strict=True):
         found = [dynamics.polar(path) for path in of_seeds]
         radius, angle = (
@@ -294,8 +297,8 @@ plots.show(
     + ", ".join(f"{a:.0f} degrees ({name}, {part})" for (name, part), a in turned.items())
     + ".",
     caption="Angle to the kernel at the start, and distance from it in units of the last one, "
-    f"means over seeds. Top part: {k} of {paths['standard'].shape[-1]} eigenpairs, for each kernel "
-    "its own.",
+    f"means over {len(seeds[some])} seeds. Top part: {k} of {paths['standard'].shape[-1]} "
+    "eigenpairs, for each kernel its own.",
 )
 
 # %% tags=["hide-input"]
@@ -321,7 +324,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
 for name, at in linear.items():
     for axes, i in ((left, 0), (right, 1)):
         plots.band(axes, stops, [claims.estimate(at[e][i]) for e in stops], name)
-        line = claims.estimate(networks[name][2 * i][some]).value
+        line = claims.estimate(networks[name][i]).value
         axes.axhline(line, color=axes.lines[-1].get_color(), linestyle=":", linewidth=1)
 for axes, title in ((left, "clean images"), (right, "under attack")):
     axes.set(title=title, xlabel="epoch of linearising", ylim=(0, 1.02), xticks=stops)
@@ -333,7 +336,7 @@ plots.show(
     alt="Accuracy at the end of training against the epoch at which the network was linearised. "
     f"Adversarial training linearised in epoch {stops[1]} ends at "
     f"{claims.estimate(linear['PGD'][stops[1]][1]).value:.2f} under attack, the network itself at "
-    f"{claims.estimate(networks['PGD'][2][some]).value:.2f}.",
+    f"{claims.estimate(networks['PGD'][1]).value:.2f}.",
     caption="Networks linearised at an epoch and trained on in the same way until the end. Dotted: "
     f"the networks themselves. Under attack: under both attacks, ε = {epsilon:.3g}. Bands are 95 % "
     f"intervals over {len(seeds[some])} seeds.",
@@ -424,11 +427,11 @@ for name, path in official.items():
 # %%
 for name, at in linear.items():
     for i, images_are in enumerate(("clean", "under attack")):
-        label, of_network = f"accuracy {images_are}, {name}", networks[name][2 * i]
+        label, of_network = f"accuracy {images_are}, {name}", networks[name][i]
         measurements[f"{label}, network"] = claims.estimate(of_network)
         for e in stops:
             measurements[f"{label}, linearised at {e}"] = claims.estimate(at[e][i])
-            cost = claims.difference(of_network[some], at[e][i])
+            cost = claims.difference(of_network, at[e][i])
             measurements[f"cost of linearising at {e}, {name}, {images_are}"] = cost
 
 # %%
@@ -457,7 +460,7 @@ tail
 def of_motion(motion):
     """What is left of the ratio for equal motion of the parameters."""
     says = {
-        "below": "a part of this the parameters do not explain",
+        "below": "the kernel goes less far than the parameters explain",
         "above": "the kernel goes further than the parameters explain",
     }.get(motion.beside(1), "this is not told apart from what the parameters explain")
     return f"For equal motion of these it is {motion!s}: {says}. "
