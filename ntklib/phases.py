@@ -26,6 +26,8 @@ from ntklib.data import Split
 from ntklib.models import Model, Variables
 from ntklib.training import SGD, Recipe
 
+Options = tuple[tuple[str, Any], ...]
+
 
 @dataclass(frozen=True)
 class Images:
@@ -90,6 +92,7 @@ class Training:
             at zero and owes all to its kernel, or continues the network, as
             $f_{\theta_t}(x) + J_{\theta_t}(x)\,(\theta - \theta_t)$.
         n_curvature: number of training images, in equal parts of each class, for h.
+        options: those of the network, as pairs of a name and a value.
     """
 
     network: str
@@ -102,6 +105,7 @@ class Training:
     tangent: Point | None = None
     centered: bool = True
     n_curvature: int = 0
+    options: Options = ()
 
     @property
     def parents(self) -> tuple["Training", ...]:
@@ -139,7 +143,7 @@ class Training:
 
     def _fit(self, made: Mapping["Training", "Trained"], folder: Path | None) -> "Trained":
         split, key, first = self.images.load(), jax.random.key(self.seed), 0
-        model = network = models.get(self.network, n_classes=self.images.n_classes)
+        model = network = _network(self)
         recipe = self.recipe
         if self.tangent is not None:
             tangent = made[self.tangent.training][self.tangent.epoch]
@@ -245,17 +249,19 @@ class Study:
         images: see `Training`.
         seeds: see `Training`.
         recipe: what all trainings have in common, but for what each changes.
+        options: see `Training`.
     """
 
     network: str
     images: Images
     seeds: Sequence[int]
     recipe: Recipe
+    options: Options = ()
 
     @property
     def model(self) -> Model:
         """The network."""
-        return models.get(self.network, n_classes=self.images.n_classes)
+        return _network(self)
 
     @property
     def times(self) -> Int[np.ndarray, " t"]:
@@ -290,7 +296,16 @@ class Study:
         keep = tuple(int(epoch) for epoch in self.times if epoch <= after + recipe.epochs)
         starts = [Point(each, after) for each in start] if start else [None] * len(self.seeds)
         return [
-            Training(self.network, self.images, recipe, seed, keep=keep, order=order, start=point)
+            Training(
+                self.network,
+                self.images,
+                recipe,
+                seed,
+                keep=keep,
+                order=order,
+                start=point,
+                options=self.options,
+            )
             for seed, point in zip(self.seeds, starts, strict=True)
         ]
 
@@ -301,6 +316,7 @@ class Study:
         *,
         n_curvature: int,
         centered: bool = True,
+        keep: Sequence[int] = (),
         **changes: Any,
     ) -> list[Training]:
         """The second phase: training with the kernel fixed, at the learning rate 1/h.
@@ -310,6 +326,7 @@ class Study:
             epoch: of these, whose kernel is fixed.
             n_curvature: see `Training`.
             centered: see `Training`.
+            keep: see `Training`.
             **changes: values of the recipe.
 
         Returns:
@@ -322,9 +339,11 @@ class Study:
                 self.images,
                 recipe,
                 each.seed,
+                keep=tuple(keep),
                 tangent=Point(each, epoch),
                 centered=centered,
                 n_curvature=n_curvature,
+                options=self.options,
             )
             for each in trainings
         ]
@@ -366,6 +385,10 @@ class Study:
 
         of_seeds = cores.share(outcomes, zip(logits_fns, self.seeds, strict=True))
         return np.array(of_seeds).swapaxes(0, 1)
+
+
+def _network(of: Training | Study) -> Model:
+    return models.get(of.network, n_classes=of.images.n_classes, **dict(of.options))
 
 
 def _none(logits_fn: Any, x: attacks.Inputs, y: Any, key: Any) -> attacks.Inputs:

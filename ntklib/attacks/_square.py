@@ -10,6 +10,7 @@ from ntklib._checks import Number
 from ntklib.attacks._ball import Ball, Clip, Scalar, choose
 from ntklib.attacks._gradient import classifier
 from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Rows, loss_per_point
+from ntklib.attacks._protocol import Attack
 
 # The share of pixels in the square, and after which shares of the queries it halves.
 _SHARE = 0.8
@@ -24,6 +25,7 @@ def square(
     *,
     epsilon: Number,
     queries: Number,
+    start: Attack | None = None,
     clip: Clip = (0.0, 1.0),
 ) -> Inputs:
     r"""Square attack: random search for a larger margin loss, in the $\ell_\infty$ ball and box.
@@ -44,6 +46,8 @@ def square(
         key: for the search.
         epsilon: radius of the ball, in units of pixels.
         queries: evaluations of each image allowed, at least 1, the stripes included.
+        start: an attack in the same ball, whose images are where the search starts; None for the
+            stripes.
         clip: range of a pixel; None for any.
 
     Returns:
@@ -59,7 +63,8 @@ def square(
         raise ValueError(f"x: shape {given.x.shape} is not allowed; for squares it is (n, h, w, c)")
     queries, ball = _checks.whole("queries", queries), given.on_device()
     bound, y = classifier(logits_fn, ball.x, y)
-    return given.exactly(_square(bound, ball, y, key, queries))
+    begin = None if start is None else ball.project(start(bound, ball.x, y, key))
+    return given.exactly(_square(bound, ball, y, begin, key, queries))
 
 
 def side(i: Scalar, queries: Scalar, height: int, width: int) -> Int[Array, ""]:
@@ -75,7 +80,12 @@ _State = tuple[Int[Array, ""], Inputs, Float[Array, " n"]]
 
 @jax.jit
 def _square(
-    logits_fn: Partial, ball: Ball, y: Labels, key: PRNGKeyArray, queries: Scalar
+    logits_fn: Partial,
+    ball: Ball,
+    y: Labels,
+    begin: Inputs | None,
+    key: PRNGKeyArray,
+    queries: Scalar,
 ) -> Inputs:
     n, height, width, channels = ball.x.shape
     low, high = ball.bounds()
@@ -101,7 +111,8 @@ def _square(
         better = (value > best) & (best <= 0)
         return i + 1, choose(better, proposal, z), jnp.where(better, value, best)
 
-    up = jax.random.bernoulli(jax.random.fold_in(key, 0), shape=(n, 1, width, channels))
-    stripes = jnp.where(up, high, low)
-    beginning: _State = jnp.ones((), int), stripes, score(stripes)
+    if begin is None:  # stripes
+        up = jax.random.bernoulli(jax.random.fold_in(key, 0), shape=(n, 1, width, channels))
+        begin = jnp.where(up, high, low)
+    beginning: _State = jnp.ones((), int), begin, score(begin)
     return jax.lax.while_loop(unfinished, query, beginning)[1]
