@@ -205,7 +205,7 @@ changed = {
 # ## Linearising
 #
 # A linearised ReLU network jumps where the image makes a ReLU switch, and
-# gradients do not see it (see *Adversarial training on a fixed kernel gives a robust classifier*).
+# gradients do not see it (see *How robust is adversarial training on a fixed kernel?*).
 # So robust accuracy is measured by two attacks, one on the model and one through a copy of it with
 # smooth activations, and an image has to withstand both.
 
