@@ -308,6 +308,7 @@ rises = claims.estimate(
     *(clean_at[kernel, t] for t in lazy_times[:-3:-1] for kernel in three),
     statistic=lambda *means: np.max(np.subtract(means[:3], means[3:]), axis=0),
 )
+
 # %%
 outcome = page.judge(
     "L2",
@@ -337,6 +338,7 @@ def effect(high, low):
     )
 
 
+# %%
 of_kernel = [[(p, k) for p in phase_kinds] for k in kinds]
 of_phase = [[(p, k) for k in kinds] for p in phase_kinds]
 effects = page.judge(
