@@ -112,7 +112,7 @@ learnt = {
 # %% [markdown]
 # At two epochs the networks are replaced by their linearisations, and these are trained in the
 # same way until the end. A linearised ReLU network jumps where the image makes a ReLU switch, and
-# gradients do not see it (see the page on adversarial training with a fixed kernel). So in training
+# gradients do not see it (see *How robust is adversarial training on a fixed kernel?*). In training
 # too, the attack on a linearised network goes through a copy of it with smooth activations. This is
 # done for the first three seeds, as no verdict is on it.
 

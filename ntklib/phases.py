@@ -26,6 +26,8 @@ from ntklib.data import Split
 from ntklib.models import Model, Variables
 from ntklib.training import SGD, Recipe
 
+Options = tuple[tuple[str, Any], ...]
+
 
 @dataclass(frozen=True)
 class Images:
@@ -82,6 +84,7 @@ class Training:
             at zero and owes all to its kernel, or continues the network, as
             $f_{\theta_t}(x) + J_{\theta_t}(x)\,(\theta - \theta_t)$.
         n_curvature: number of training images, in equal parts of each class, for h.
+        options: those of the network, as pairs of a name and a value.
     """
 
     network: str
@@ -94,6 +97,7 @@ class Training:
     tangent: Point | None = None
     centered: bool = True
     n_curvature: int = 0
+    options: Options = ()
 
     @property
     def parents(self) -> tuple["Training", ...]:
@@ -128,7 +132,7 @@ class Training:
 
     def _fit(self, made: Mapping["Training", "Trained"], folder: Path | None) -> "Trained":
         split, key, first = self.images.load(), jax.random.key(self.seed), 0
-        model = network = models.get(self.network, n_classes=self.images.n_classes)
+        model = network = _network(self)
         recipe = self.recipe
         if self.tangent is not None:
             tangent = made[self.tangent.training][self.tangent.epoch]
@@ -220,18 +224,20 @@ def _levels(trainings: Sequence[Training]) -> list[list[Training]]:
 class Study:
     """Trainings of one network on the same images, one a seed.
 
-    The recipe is what all trainings have in common, but for what each changes.
+    The recipe is what all trainings have in common, but for what each changes; `options` are those
+    of the network, see `Training`.
     """
 
     network: str
     images: Images
     seeds: Sequence[int]
     recipe: Recipe
+    options: Options = ()
 
     @property
     def model(self) -> Model:
         """The network."""
-        return models.get(self.network, n_classes=self.images.n_classes)
+        return _network(self)
 
     @property
     def times(self) -> Int[np.ndarray, " t"]:
@@ -261,7 +267,16 @@ class Study:
         keep = tuple(int(epoch) for epoch in self.times if epoch <= after + recipe.epochs)
         starts = [Point(each, after) for each in start] if start else [None] * len(self.seeds)
         return [
-            Training(self.network, self.images, recipe, seed, keep=keep, order=order, start=point)
+            Training(
+                self.network,
+                self.images,
+                recipe,
+                seed,
+                keep=keep,
+                order=order,
+                start=point,
+                options=self.options,
+            )
             for seed, point in zip(self.seeds, starts, strict=True)
         ]
 
@@ -272,17 +287,27 @@ class Study:
         *,
         n_curvature: int,
         centered: bool = True,
+        keep: Sequence[int] = (),
         **changes: Any,
     ) -> list[Training]:
         """The second phase: training with the kernel of an epoch fixed, at the learning rate 1/h.
 
-        Takes trainings of the first phase, one a seed, and returns as many. `n_curvature` and
-        `centered` are those of a `Training`; `changes` are values of the recipe.
+        Takes trainings of the first phase, one a seed, and returns as many. `n_curvature`,
+        `centered` and `keep` are those of a `Training`; `changes` are values of the recipe.
         """
         recipe = replace(self.recipe, optimizer=SGD(1.0), **changes)
-        fixed = partial(Training, self.network, self.images, recipe, n_curvature=n_curvature)
         return [
-            fixed(seed=each.seed, tangent=Point(each, epoch), centered=centered)
+            Training(
+                self.network,
+                self.images,
+                recipe,
+                each.seed,
+                keep=tuple(keep),
+                tangent=Point(each, epoch),
+                centered=centered,
+                n_curvature=n_curvature,
+                options=self.options,
+            )
             for each in trainings
         ]
 
@@ -307,6 +332,10 @@ class Study:
 
         of_seeds = cores.share(outcomes, zip(logits_fns, self.seeds, strict=True))
         return np.array(of_seeds).swapaxes(0, 1)
+
+
+def _network(of: Training | Study) -> Model:
+    return models.get(of.network, n_classes=of.images.n_classes, **dict(of.options))
 
 
 def _none(logits_fn: Any, x: attacks.Inputs, y: Any, key: Any) -> attacks.Inputs:

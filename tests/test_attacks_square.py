@@ -44,6 +44,20 @@ def test_queries_raise_the_margin_of_each_point_and_pixels_are_at_the_bounds():
         assert np.logical_or(*at_bounds).all()
 
 
+def test_it_goes_on_from_where_another_attack_has_ended():
+    f, x, y = Partial(smooth, weights(3)), images(50), labels(50, 3)
+    fgsm = attacks.partial(attacks.fgsm, epsilon=0.1)
+    first = fgsm(f, x, y, jax.random.key(0))
+    one, more = (
+        attacks.square(f, x, y, jax.random.key(0), epsilon=0.1, queries=q, start=fgsm)
+        for q in (1, 50)
+    )
+    np.testing.assert_array_equal(one, first)
+    before, after = (attacks.loss_per_point(f(z), y, "margin") for z in (first, more))
+    assert (after >= before - 1e-5).all()
+    assert attacks.budget(x, more, epsilon=0.1).ok
+
+
 def test_the_schedule_is_the_published_one_in_proportion_to_the_queries():
     for queries in (10000, 1000):
         i = np.array([5, 30, 100, 400, 700, 1500, 3000, 5000, 7000, 9000]) * queries / 10000

@@ -89,6 +89,18 @@ def test_another_order_and_another_start(split):
     assert_same(made["later"][0], {e + 1: variables for e, variables in expected.items()})
 
 
+def test_options_are_those_of_the_network_in_both_phases():
+    smooth = replace(STUDY, seeds=[3], options=(("softplus", 10.0),))
+    learnt = smooth.learn(adversary=FGSM)
+    fixed = smooth.fix(learnt, 1, n_curvature=20, keep=(1,))
+    [run], [lazy] = phases.make((learnt, fixed))
+    network = models.get("cnn_mnist", n_classes=10, softplus=10.0)
+    assert run.model is network is smooth.model
+    assert str(network) in lazy.model.name
+    assert sorted(lazy.epochs) == [1, 2]
+    assert learnt[0].name != replace(smooth, options=()).learn(adversary=FGSM)[0].name
+
+
 @pytest.mark.parametrize(
     ("epochs", "times"), [(4, range(5)), (20, range(21)), (100, range(0, 101, 5))]
 )

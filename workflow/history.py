@@ -54,7 +54,7 @@ def _check(claims: dict[str, Any], claim_id: str, name: str) -> dict[str, Any]:
     A claim that was split has a letter now; its first part goes on with the checks of the whole.
     """
     claim = claims.get(claim_id, claims.get(claim_id.removesuffix("a"), {"checks": []}))
-    found = next((check for check in claim["checks"] if check["name"] == name), {})
+    found: dict[str, Any] = next((c for c in claim["checks"] if c["name"] == name), {})
     return {key: found.get(key, "evidence") for key in TOLD} if found else {}
 
 

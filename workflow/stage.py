@@ -29,8 +29,8 @@ Found = dict[str, claims.Result]
 
 def prose(project: Project) -> list[Path]:
     """All files, besides executed notebooks and results, that the pages are made from."""
-    names = ("_config.yml", "_toc.yml", "CHANGELOG.md", "benchmarks/coverage.json")
-    names += ("workflow/history.py", "workflow/stage.py")
+    names = ["_config.yml", "_toc.yml", "CHANGELOG.md", "benchmarks/coverage.json"]
+    names += ["workflow/history.py", "workflow/stage.py"]
     files = [project.root / name for name in names]
     for folder in ("book", "records", "benchmarks/results", "workflow/templates"):
         files += [p for p in (project.root / folder).rglob("*") if p.is_file()]

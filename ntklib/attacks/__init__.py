@@ -6,8 +6,8 @@ one column means two classes, told apart by the sign of the logit, class 1 being
 Labels are integers. The entries of inputs lie in `clip`, which is None where there is no such box.
 
 An attack is a function `attack(logits_fn, x, y, key)` that returns inputs: see `Attack`. `fgsm`,
-`pgd`, `square`, `noisy_fgsm` and `random_sign`, which is noise, become one when `partial` sets
-their keywords; `ensemble` and `smoothed` make attacks of attacks. All of these are values.
+`pgd`, `square`, `nes`, `noisy_fgsm` and `random_sign`, which is noise, become one when `partial`
+sets their keywords; `ensemble` and `smoothed` make attacks of attacks. All of these are values.
 
 The functions are compiled once per `logits_fn`. To attack the same network, or a linearised one, at
 many parameters without compiling again, pass `ntklib.linear.bind(model.apply, variables)`. Of a
@@ -28,6 +28,7 @@ from ntklib.attacks._losses import (
     loss_per_point,
     targets,
 )
+from ntklib.attacks._nes import nes
 from ntklib.attacks._noise import random_sign
 from ntklib.attacks._protocol import Attack, partial
 from ntklib.attacks._robustness import Outcomes, robust_accuracy, withstand
@@ -66,6 +67,7 @@ __all__ = [
     "input_gradient",
     "loss_per_point",
     "more_steps",
+    "nes",
     "noisy_fgsm",
     "partial",
     "pgd",

@@ -10,6 +10,7 @@ from ntklib._checks import Number
 from ntklib.attacks._ball import Ball, Clip, Scalar, choose
 from ntklib.attacks._gradient import classifier
 from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Rows, loss_per_point
+from ntklib.attacks._protocol import Attack
 
 # The share of pixels in the square, and after which shares of the queries it halves.
 _SHARE = 0.8
@@ -24,6 +25,7 @@ def square(
     *,
     epsilon: Number,
     queries: Number,
+    start: Attack | None = None,
     clip: Clip = (0.0, 1.0),
 ) -> Inputs:
     r"""Square attack: random search for a larger margin loss, in the $\ell_\infty$ ball and box.
@@ -35,6 +37,7 @@ def square(
     for another number. Images that are misclassified are left as they are; the loop ends when all
     are. Source: Andriushchenko et al. (2020); 0.8 is from Croce & Hein (2020).
 
+    The search starts at the images of the attack `start` in the same ball instead, if one is given.
     The images (n, h, w, c) stay exactly in the ball and the box (see `pgd`). `queries` are the
     evaluations of each that are allowed, the stripes included. Another number of them, or another
     `epsilon`, does not compile again.
@@ -44,7 +47,8 @@ def square(
         raise ValueError(f"x: shape {given.x.shape} is not allowed; for squares it is (n, h, w, c)")
     queries, ball = _checks.whole("queries", queries), given.on_device()
     bound, y = classifier(logits_fn, ball.x, y)
-    return given.exactly(_square(bound, ball, y, key, queries))
+    begin = None if start is None else ball.project(start(bound, ball.x, y, key))
+    return given.exactly(_square(bound, ball, y, begin, key, queries))
 
 
 def side(i: Scalar, queries: Scalar, height: int, width: int) -> Int[Array, ""]:
@@ -60,7 +64,12 @@ _State = tuple[Int[Array, ""], Inputs, Float[Array, " n"]]
 
 @jax.jit
 def _square(
-    logits_fn: Partial, ball: Ball, y: Labels, key: PRNGKeyArray, queries: Scalar
+    logits_fn: Partial,
+    ball: Ball,
+    y: Labels,
+    begin: Inputs | None,
+    key: PRNGKeyArray,
+    queries: Scalar,
 ) -> Inputs:
     n, height, width, channels = ball.x.shape
     low, high = ball.bounds()
@@ -86,7 +95,8 @@ def _square(
         better = (value > best) & (best <= 0)
         return i + 1, choose(better, proposal, z), jnp.where(better, value, best)
 
-    up = jax.random.bernoulli(jax.random.fold_in(key, 0), shape=(n, 1, width, channels))
-    stripes = jnp.where(up, high, low)
-    beginning: _State = jnp.ones((), int), stripes, score(stripes)
+    if begin is None:  # stripes
+        up = jax.random.bernoulli(jax.random.fold_in(key, 0), shape=(n, 1, width, channels))
+        begin = jnp.where(up, high, low)
+    beginning: _State = jnp.ones((), int), begin, score(begin)
     return jax.lax.while_loop(unfinished, query, beginning)[1]
