@@ -97,7 +97,7 @@ def _nes(
 
         return jax.lax.fori_loop(0, samples, add, jnp.zeros_like(z))
 
-    def step(i: Scalar, z: Array) -> Array:
+    def step(i: Scalar, z: Array) -> Inputs:
         moved = ball.ascend(z, estimated(z, jax.random.fold_in(key, i)), step_size)
         return choose(correct(logits_fn(z), y), moved, z)
 
