@@ -7,8 +7,9 @@ the parameters on what the attack has made. In a wide network two kernels stand 
 kernel $\Theta(x, x') = \partial_\theta f(x)\, \partial_\theta f(x')^\top$, and the adversarial
 regularisation kernel (ARK) $\Theta_x(x) = \partial_x f(x)\, \partial_x f(x)^\top$, a multiple of
 the identity. The attack then multiplies the residual by $e^{\Theta_x(x_i)\, \eta_i S}$, as if the
-input were trained on for so much longer: with $\Xi(t) = \int_0^t e^{\Theta_x \eta(\tau) S}\, d\tau$ and
-$r = y - f$ on the training inputs, $\dot r = -\Theta\, \dot\Xi(t)\, r$.
+input were trained on for so much longer: with $r = y - f$ on the training inputs and the times
+$\Xi(t) = \int_0^t e^{\Theta_x \eta(\tau) S}\, d\tau$, training is
+$\dot r = -\Theta\, \dot\Xi(t)\, r$.
 
 What is solved here is in float64, by NumPy and SciPy.
 """
@@ -100,9 +101,9 @@ def coefficients(
     $\varphi_1(z) = (e^z - 1)/z$, so that
     $\Theta(x, X) P = \Theta(x, X)\, \Theta^{-1} (I - e^{-\Theta D})\, Y$; no inverse is taken. With
     $D = \Xi(t)$ it is the closed form of adversarial training (Fu & Wang 2024, Theorem 3), if the
-    attack's rates do not change in time: else the matrices $\Theta \dot\Xi(t)$ of different times do
-    not commute, and `integrate` is to be used. With equal times it is training without attacks, up
-    to that time.
+    attack's rates do not change in time: else the matrices $\Theta \dot\Xi(t)$ of different times
+    do not commute, and `integrate` is to be used. With equal times it is training without attacks,
+    up to that time.
 
     Args:
         kernel: $\Theta(X, X)$, positive semi-definite.
