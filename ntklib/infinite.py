@@ -280,9 +280,7 @@ def predictor(
     """
     x = _inputs("x", x)
     if np.ndim(coefficients) != 2 or len(coefficients) != len(x):
-        raise ValueError(
-            f"coefficients: shape {np.shape(coefficients)}; it is ({len(x)}, outputs)"
-        )
+        raise ValueError(f"coefficients: shape {np.shape(coefficients)}; it is ({len(x)}, outputs)")
     return Partial(_predict, Partial(twin(kernel_fn)), x, coefficients)
 
 
