@@ -630,6 +630,16 @@ Markdown(
 
 # %% tags=["hide-input"]
 relevant = 1 / 2  # a formula for the attack should leave less than this of what it explains
+pixels_here = draws[0].test.x[0].size
+little = (
+    "So the formula solves the flow of constant kernels, but says little of what the attack does "
+    f"to this network: on images of {pixels_here} pixels it moves inputs so far that the kernels "
+    "along its way are not those at the images."
+    if of_plain.value > relevant
+    else ""
+)
+
+# %% tags=["hide-input"]
 Markdown(
     "**The linearisation.** Under attack its error falls with the width with a slope of "
     f"{claims.estimate(slope(errors))}, and at the largest width it is "
@@ -640,14 +650,7 @@ Markdown(
     f"{claims.estimate(swung)} if they swing; leaving out the attack misses it by "
     f"{claims.estimate(plain)}. The simulated linearised network of largest width is missed by "
     f"{form_error[strength]}, and by {form_error[0.0]} if the attack is left out: {of_plain} "
-    "times as much with the attack as without it. "
-    + (
-        "So the formula solves the flow of constant kernels, but says little of what the attack "
-        f"does to this network: on images of {draws[0].test.x[0].size} pixels it moves inputs so far "
-        "that the kernels along its way are not those at the images."
-        if of_plain.value > relevant
-        else ""
-    )
+    f"times as much with the attack as without it. {little}"
 )
 
 # %% tags=["hide-input"]
@@ -664,8 +667,8 @@ Markdown(
     f"{claims.estimate(distance_at_peak)} from it. Between the two {lost} of robust accuracy is "
     "lost. Training without attacks loses "
     f"{plain_lost}, and its peak differs by {gain} from that under attack. "
-    f"{own[gain.beside(0)]} The predictor at the peak is {claims.estimate(off)} from the nearest one that training "
-    "without attacks passes through. Brackets hold 95 % intervals."
+    f"{own[gain.beside(0)]} The predictor at the peak is {claims.estimate(off)} from the nearest "
+    "one that training without attacks passes through. Brackets hold 95 % intervals."
 )
 
 # %% [markdown]
