@@ -210,6 +210,32 @@ class Regressor:
         return self.logits_fn(_inputs("x", x))
 
 
+def predictor(
+    kernel_fn: Model | KernelFn, x: Rows, coefficients: Float[Array | np.ndarray, "n c"]
+) -> Partial:
+    """The function kernel(., X) alpha of new inputs, whatever made the coefficients.
+
+    A pytree, for arguments of compiled functions: what was compiled for one set of coefficients
+    serves others. It computes in the dtype of the new inputs, in float32 at least.
+
+    Args:
+        kernel_fn: see `Regressor`.
+        x: training inputs, one a row, of a floating-point type.
+        coefficients: alpha, one row a training input, one column an output.
+
+    Returns:
+        The function, from (m, ...) to (m, outputs).
+
+    Raises:
+        TypeError: if a type is not allowed.
+        ValueError: if the inputs are malformed, or there is not one row of coefficients for each.
+    """
+    x = _inputs("x", x)
+    if np.ndim(coefficients) != 2 or len(coefficients) != len(x):
+        raise ValueError(f"coefficients: shape {np.shape(coefficients)}; it is ({len(x)}, outputs)")
+    return Partial(_predict, Partial(twin(kernel_fn)), x, coefficients)
+
+
 def _predict(
     kernel_fn: KernelFn,
     x_train: Float[Array, "n ..."],

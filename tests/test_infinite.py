@@ -242,6 +242,17 @@ def test_gradient_is_finite_at_training_points_and_zeros():
         assert jnp.any(slope != 0)
 
 
+def test_a_predictor_is_made_of_coefficients():
+    x, y, new = points(8), targets(8), points(3, seed=1)
+    regressor = infinite.Regressor(MLP, x, y, time=2.0)
+    made = infinite.predictor(MLP, x, regressor.coefficients)
+    np.testing.assert_array_equal(made(new), regressor(new))
+    assert jax.tree.structure(made) == jax.tree.structure(regressor.logits_fn)
+    for wrong in (regressor.coefficients[:7], regressor.coefficients[:, 0]):
+        with pytest.raises(ValueError, match=r"^coefficients: shape .*; it is \(8, outputs\)$"):
+            inspect.unwrap(infinite.predictor)(MLP, x, wrong)
+
+
 def test_one_compilation_serves_all_times():
     compiled = []
 
