@@ -300,7 +300,10 @@ def formula_error(i, strength):
     return rms(cross @ weights - learnt) / rms(learnt)
 
 
+# %%
 form_errors = {s: [formula_error(i, s) for i in range(len(seeds))] for s in (strength, 0.0)}
+form_error = {s: claims.estimate(e) for s, e in form_errors.items()}
+of_plain = claims.ratio(form_errors[strength], form_errors[0.0])
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(6, 4))
@@ -572,8 +575,6 @@ page.judge(
 )
 
 # %%
-form_error = {s: claims.estimate(e) for s, e in form_errors.items()}
-of_plain = claims.ratio(form_errors[strength], form_errors[0.0])
 page.judge(
     "F3",
     {
