@@ -98,7 +98,7 @@ page = claims.Page("06_robust_kernel", profile=profile, seeds=seeds, provenance=
 # %% [markdown]
 # ## The first phase
 #
-# These are the trainings of *Adversarial training settles on a kernel of its own*. Adversarial
+# These are the trainings of *Where does the kernel go under adversarial training?* Adversarial
 # training makes two updates for each batch, as the official code does, one on the clean images and
 # one on the attacked ones; standard training goes on for twice as many epochs.
 

@@ -99,7 +99,7 @@ page = claims.Page(
 # %% [markdown]
 # ## Both phases
 #
-# The first phase is that of *Adversarial training settles on a kernel of its own*, and the second
+# The first phase is that of *Where does the kernel go under adversarial training?*, and the second
 # that of *What does the kernel of an adversarially trained network carry?*, which tells how it is
 # done.
 
