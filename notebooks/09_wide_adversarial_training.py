@@ -669,7 +669,7 @@ Markdown(
     f"{claims.estimate(distance[judged][:, -1]):.4f} from kernel regression, at the peak they were "
     f"{claims.estimate(distance_at_peak)} from it. Between the two {lost} of robust accuracy is "
     "lost. Training without attacks loses "
-    f"{plain_lost}, and its peak differs by {gain} from that under attack. "
+    f"{plain_lost}; the peak of adversarial training is {gain} above that of it. "
     f"{own[gain.beside(0)]} The predictor at the peak is {claims.estimate(off)} from the nearest "
     "one that training without attacks passes through. Brackets hold 95 % intervals."
 )
