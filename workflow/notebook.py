@@ -46,10 +46,9 @@ class Notebook:
         except SyntaxError as error:
             raise UsageError(f"{self.name}: line {error.lineno}: {error.msg}") from None
 
-    @property
-    def shows_records(self) -> bool:
-        """Whether it shows what `records/` has of it."""
-        return "page.record" in self._text
+    def shows_record(self, profile: str) -> bool:
+        """Whether it shows what `records/` has of it in a profile, which it names."""
+        return "page.record" in self._text and f'"{profile}"' in self._text
 
     def _tagged(self, tag: str) -> list[nbformat.NotebookNode]:
         return [cell for cell in self.read().cells if tag in cell.metadata.get("tags", [])]

@@ -209,10 +209,9 @@ class Project:
         one program.
         """
         source = self.notebooks[notebook]
-        records: list[Path] = []
-        if source.shows_records:
-            files = (self.root / "records" / notebook).rglob("*.*")
-            records = [path for path in sorted(files) if path.stem != values["profile"]]
+        files = sorted((self.root / "records" / notebook).rglob("*.*"))
+        other = [path for path in files if path.stem != values["profile"]]
+        records = [path for path in other if source.shows_record(path.stem)]
         return self.digest(
             source.path,
             json.dumps(values, sort_keys=True),
