@@ -63,7 +63,7 @@ def test_numbers_are_light_where_the_cell_is_dark(axes, highest, colours):
 def test_estimates_are_written_with_their_intervals_and_nothing_measured_is_no_error(axes):
     nothing = Estimate(np.nan, np.nan, np.nan, ())
     plots.matrix(axes, [[Estimate(0.5, 0.25, 0.75, ()), nothing]], ["a"], ["b", "c"], rotation=30)
-    assert drawn(axes) == [("0.50 [0.25, 0.75]", "w"), ("nan [nan, nan]", "k")]
+    assert drawn(axes) == [("0.50 [0.25, 0.75]", "w"), ("nan (no interval)", "k")]
     assert [label.get_rotation() for label in axes.get_xticklabels()] == [30, 30]
 
 
