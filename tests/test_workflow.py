@@ -467,6 +467,18 @@ def of_results(project, found):
     return stage.made("results.md", **stage.facts(project, "01_toy", found))
 
 
+def test_a_record_may_be_older_than_a_claim(first_book, monkeypatch):
+    project = toy_book.use(first_book, monkeypatch)
+    found = claims.read_result(first_book / RESULT)
+    of_both = {"laptop": found, "cifar": dataclasses.replace(found, claims={})}
+    for part in ("verdicts.html", "results.md"):
+        shown = stage.made(part, **stage.facts(project, "01_toy", of_both))
+        assert "reproduced" in shown
+        assert "not run" in shown
+    table = stage.made("claims.html", claims=[(project.registry["T1"], of_both)])
+    assert "not run" in table
+
+
 def test_numbers_that_were_reported_stand_beside_ours(first_book, monkeypatch):
     project = toy_book.use(first_book, monkeypatch)
     measured = {name: claims.estimate([0.5]) for name in ("accuracy", "another")}

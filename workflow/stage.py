@@ -52,6 +52,16 @@ def _labels(found: Found) -> list[str]:
     return [f"{p} ({'recorded' if i else 'live'})" for i, p in enumerate(found)]
 
 
+def _verdict(result: claims.Result, claim: claims.Claim) -> str:
+    """The verdict of a result; a record may be older than the claim."""
+    return result.claims[claim.id].verdict if claim.id in result.claims else "not run"
+
+
+def _check(result: claims.Result, claim: claims.Claim, name: str) -> claims.CheckResult | None:
+    """What a result says of a check; None if it was not judged there."""
+    return result.claims[claim.id].checks.get(name) if claim.id in result.claims else None
+
+
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES),
     autoescape=True,
@@ -61,6 +71,7 @@ _TEMPLATES = jinja2.Environment(
 )
 _TEMPLATES.globals.update(badge=claims.badge, icons=claims.ICONS)
 _TEMPLATES.filters.update(measured=measured, in_cell=_in_cell, labels=_labels, json=json.dumps)
+_TEMPLATES.filters.update(verdict=_verdict, check=_check)
 
 
 def made(template: str, **values: Any) -> str:
