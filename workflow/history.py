@@ -39,13 +39,24 @@ def _git(root: Path, *arguments: str) -> str:
     ).stdout
 
 
-def _registries(root: Path) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Date, hash and subject of each commit that changed the registry, and its claims by id."""
-    log = _git(root, "log", "--reverse", "--format=%as\t%h\t%s", "--", REGISTRY)
+def _claims(root: Path, commit: str) -> dict[str, Any]:
+    """The claims of the registry in a commit, by id."""
+    content = yaml.safe_load(_git(root, "show", f"{commit}:./{REGISTRY}"))
+    return {claim["id"]: claim for claim in content["claims"]}
+
+
+def _registries(root: Path) -> Iterator[tuple[str, str, str, dict[str, Any], dict[str, Any]]]:
+    """Date, hash and subject of each commit that changed the registry, its claims before and after.
+
+    Each is compared with the commit that it follows: of branches that were merged, neither is
+    before the other.
+    """
+    form = "--format=%as%x09%h%x09%p%x09%s"
+    log = _git(root, "log", "--reverse", "--no-merges", form, "--", REGISTRY)
     for line in log.splitlines():
-        date, commit, subject = line.split("\t", 2)
-        content = yaml.safe_load(_git(root, "show", f"{commit}:./{REGISTRY}"))
-        yield date, commit, subject, {claim["id"]: claim for claim in content["claims"]}
+        date, commit, parent, subject = line.split("\t", 3)
+        there = parent and _git(root, "ls-tree", parent, f"./{REGISTRY}")
+        yield date, commit, subject, _claims(root, parent) if there else {}, _claims(root, commit)
 
 
 def _check(claims: dict[str, Any], claim_id: str, name: str) -> dict[str, Any]:
@@ -71,20 +82,18 @@ def history(root: Path) -> dict[tuple[str, str], list[Change]] | None:
         states = list(_registries(root))
     except (OSError, subprocess.CalledProcessError):
         return None
-    newest = states[-1][-1] if states else {}
+    newest = _claims(root, "HEAD") if states else {}
     checks = [(name, check["name"]) for name, c in newest.items() for check in c["checks"]]
     return {check: list(_changes(states, *check)) for check in checks}
 
 
 def _changes(states: list[Any], claim_id: str, name: str) -> Iterator[Change]:
-    before: dict[str, Any] = {}
-    for date, commit, subject, claims in states:
-        now = _check(claims, claim_id, name)
+    for date, commit, subject, old, new in states:
+        before, now = (_check(claims, claim_id, name) for claims in (old, new))
         other = [key for key in now if before.get(key) != now[key]]
         if other:
             was = {key: before[key] for key in other if key in before}
             yield Change(date, commit, subject, was, {key: now[key] for key in other})
-        before = now
 
 
 def reasons(changelog: str) -> str:
