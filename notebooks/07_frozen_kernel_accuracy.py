@@ -550,12 +550,10 @@ Markdown(
 def of_record(record):
     found, one = record.measurements, record.claims["L3a"].checks["fixed_kernel_vs_ordinary"]
     if "L3b" in record.claims:
-        every = record.claims["L3b"].checks["fixed_kernel_vs_ordinary"]
+        every = str(record.claims["L3b"].checks["fixed_kernel_vs_ordinary"])
     else:  # made when there was one claim only, with fewer attacks on some models
-        every = found["fixed kernel minus adversarial network, all attacks"]
-    return (
-        f"the fixed kernel minus the network is {one!s} under PGD and {every!s} under all attacks."
-    )
+        every = f"{found['fixed kernel minus adversarial network, all attacks']}"
+    return f"the fixed kernel minus the network is {one!s} under PGD and {every} under all attacks."
 
 
 Markdown(page.records(of_record, "cifar", "cifar8"))
