@@ -419,9 +419,12 @@ quantities = {
 
 
 # %%
-def part(noise, some, all_of_it):
-    statistic = lambda noise, some, whole: (noise - some) / (noise - whole)  # noqa: E731
-    return claims.estimate(noise, some, all_of_it, statistic=statistic)
+def share_of_drop(noise, some, whole):
+    return (noise - some) / (noise - whole)
+
+
+def part(noise, some, whole):
+    return claims.estimate(noise, some, whole, statistic=share_of_drop)
 
 
 def called(name):

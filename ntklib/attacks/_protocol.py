@@ -22,7 +22,7 @@ class Attack(Protocol):
         """Inputs of the shape of `x`, made to be misclassified; the key is for what is random."""
 
 
-class partial(functools.partial[Inputs]):  # noqa: N801
+class partial(functools.partial[Inputs]):  # noqa: N801 (named as what it extends)
     """A `functools.partial` that compares, hashes and prints by value.
 
     So an attack with its settings, such as `partial(pgd, epsilon=0.1, steps=5, step_size=0.05)`,
