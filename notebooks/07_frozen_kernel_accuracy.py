@@ -403,10 +403,8 @@ def of_the_attack(f, seed, images_of):
 def further(f, seed, left):
     """What a search from another start takes away of the images that are left."""
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    search = attacks.partial(attacks.square, epsilon=epsilon, queries=queries)
-    kept = attacks.withstand(f, test.x, test.y, key, among=left, attack=search, batch_size=50)
-    lost, meaning = float((left & ~kept).mean()), "accuracy that a further search takes away"
-    return [attacks.Finding("further search", lost, 0.02, lost <= 0.02, meaning)]
+    options = {"left": left, "epsilon": epsilon, "queries": queries}
+    return [attacks.further_search(f, test.x, test.y, key, **options)]
 
 
 # %%

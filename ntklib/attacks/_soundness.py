@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ntklib import _checks
 from ntklib._checks import Number
@@ -21,6 +21,7 @@ from ntklib.attacks._ball import Ball, Clip, Norm, length
 from ntklib.attacks._gradient import input_gradient, pgd
 from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Loss, Rows, right
 from ntklib.attacks._protocol import partial
+from ntklib.attacks._robustness import withstand
 from ntklib.attacks._square import square
 
 
@@ -106,6 +107,30 @@ def black_box(
     value = _accuracy(logits_fn, white_box, y) - _accuracy(logits_fn, searched, y)
     meaning = "accuracy under the white-box attack minus under one that sees the logits only"
     return _finding("square", value, tolerance, meaning)
+
+
+def further_search(
+    logits_fn: LogitsFn,
+    x: Rows,
+    y: Labels,
+    key: PRNGKeyArray,
+    *,
+    left: Bool[np.ndarray, " n"],
+    epsilon: Number,
+    queries: Number,
+    batch_size: Number = 50,
+    clip: Clip = (0.0, 1.0),
+    tolerance: float = 0.02,
+) -> Finding:
+    """Accuracy that `square` takes away of the inputs that are left after all other attacks.
+
+    An evaluation by many attacks is at its end where another start and other random numbers find
+    no more. The search has so many `queries` an input.
+    """
+    search = partial(square, epsilon=epsilon, queries=queries, clip=clip)
+    kept = withstand(logits_fn, x, y, key, among=left, attack=search, batch_size=batch_size)
+    meaning = "accuracy that a further search takes away"
+    return _finding("further search", (left & ~kept).mean(), tolerance, meaning)
 
 
 def unbounded(

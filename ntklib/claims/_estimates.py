@@ -68,7 +68,8 @@ class Estimate:
 
 
 def _number(value: float) -> float | None:
-    return round(float(value), 6) if math.isfinite(value) else None
+    """To eight digits; more is noise, and as many after the point would make small numbers zero."""
+    return float(f"{value:.8g}") if math.isfinite(value) else None
 
 
 def estimate(
