@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.tree_util import Partial
 
-from ntklib import attacks, infinite, linear, models, ntk, training
+from ntklib import advntk, attacks, infinite, linear, models, ntk, training
 from ntklib._neural_tangents import batch, empirical_ntk_fn, stax
 from ntklib.data import Split
 
@@ -296,6 +296,61 @@ def kernel_gradient() -> Work:
     )
 
 
+def _adv_ntk(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Adv-NTK after some steps: kernel, weights, targets, and 128 held-out images with theirs."""
+    net = models.get("mlp", n_classes=10, depth=4, w_std=1.76, b_std=0.18)
+    x = jax.random.uniform(jax.random.key(0), (n + 128, 3072), minval=-0.5, maxval=0.5)
+    targets = np.eye(10)[np.random.default_rng(0).integers(0, 10, n + 128)]
+    times = np.random.default_rng(1).gamma(2.0, 250 / n, (n, 1))  # 500 in all
+    gram, cross = infinite.kernel(net, x[:n]), infinite.kernel(net, x[n:], x[:n])
+    gram, cross = (np.asarray(k, np.float64) for k in (gram, cross))
+    return gram, times, targets[:n], cross, targets[n:]
+
+
+def _adv_ntk_gradient(gram: Any, times: Any, targets: Any, cross: Any, wanted: Any) -> np.ndarray:
+    coefficients, pullback = advntk.flow(gram, times, targets)
+    return pullback(cross.T @ (cross @ coefficients - wanted) / len(cross))
+
+
+def adv_ntk() -> Work:
+    """The gradient of a step of Adv-NTK, at a size where matrices can be factorised."""
+    given = _adv_ntk(1000)
+    gram, times, targets, cross, wanted = (jnp.asarray(a, jnp.float32) for a in given)
+    inverse = jnp.asarray(np.linalg.inv(given[0]), jnp.float32)
+
+    @jax.jit
+    @jax.grad
+    def official(times: jax.Array) -> jax.Array:
+        left = jax.scipy.linalg.expm(-gram * times.T) @ targets
+        outputs = cross @ (inverse @ (targets - left))
+        return ((outputs - wanted) ** 2).sum() / (2 * len(cross))
+
+    return Work(
+        title="gradient in the weights of Adv-NTK, 1,000 images",
+        runs={
+            "ntklib": lambda: _adv_ntk_gradient(*given),
+            "matrix exponential, float32": lambda: official(times),
+        },
+        targets=(Target("matrix exponential, float32", 3.0),),
+        tolerance=5e-2,  # what float32 leaves of the peer
+    )
+
+
+def adv_ntk_10000() -> Work:
+    """The same at the paper's size, beside one product of the kernel and ten columns."""
+    given = _adv_ntk(10_000)
+    return Work(
+        title="gradient in the weights of Adv-NTK, 10,000 images",
+        runs={
+            "ntklib": lambda: _adv_ntk_gradient(*given),
+            "one pass over the kernel": lambda: given[0] @ given[2],
+        },
+        targets=(Target("one pass over the kernel", 1 / 100),),
+        tolerance=None,
+        memory=6 * 10**9,
+    )
+
+
 ALL = {
     work.__name__: work
     for work in (
@@ -306,5 +361,7 @@ ALL = {
         centred_training,
         analytic_kernel,
         kernel_gradient,
+        adv_ntk,
+        adv_ntk_10000,
     )
 }

@@ -45,30 +45,28 @@ def krylov(
     started = roots * blocks
     size = np.linalg.norm(started, axis=(1, 2))
     basis, products = np.zeros((2, groups, n, 0))
-    first, q = None, _orthonormal(started, basis)
+    q = _orthonormal(started, basis, size)
+    first = q.mT @ started
     while True:
         basis = np.concatenate([basis, q], axis=2)
         product = kernel @ np.moveaxis(roots * q, 0, 1).reshape(n, -1)
-        products = np.concatenate([products, np.moveaxis(product.reshape(n, groups, b), 1, 0)], 2)
-        if first is None:
-            first = q.mT @ started
-        m = basis.shape[2]
-        full = m + b > n
-        if not full:
-            rest = roots * products[:, :, -b:]
-            rest = _without(_without(rest, basis), basis)
-            q = _orthonormal(rest, basis)
-        if full or m % (_CHECK * b) == 0:
-            small = basis.mT @ (roots * products)
-            values, z = np.linalg.eigh((small + small.mT) / 2)
-            values = np.maximum(values, 0)
-            start = z[:, :b].mT @ first
-            if full:
-                break
-            last = z[:, -b:] @ (phi(values)[..., None] * start)
-            if (np.linalg.norm((q.mT @ rest) @ last, axis=(1, 2)) <= tolerance * size).all():
-                break
-    return Krylov(values, start, basis @ z, products @ z)
+        product = np.moveaxis(product.reshape(n, groups, -1), 1, 0)
+        products = np.concatenate([products, product], axis=2)
+        m, added = basis.shape[2], q.shape[2]
+        rest = roots * product
+        scale = np.linalg.norm(rest, axis=(1, 2))
+        rest = _without(_without(rest, basis), basis)
+        q = _orthonormal(rest, basis, scale)
+        if m < n and m % (_CHECK * b):
+            continue
+        small = basis.mT @ (roots * products)
+        values, z = np.linalg.eigh((small + small.mT) / 2)
+        values = np.maximum(values, 0)
+        start = z[:, : first.shape[1]].mT @ first
+        last = z[:, -added:] @ (phi(values)[..., None] * start)
+        left = np.linalg.norm((q.mT @ rest) @ last, axis=(1, 2))
+        if m == n or (left <= tolerance * size).all():
+            return Krylov(values, start, basis @ z, products @ z)
 
 
 def _without(block: np.ndarray, basis: np.ndarray) -> np.ndarray:
@@ -76,12 +74,19 @@ def _without(block: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 
 def _orthonormal(
-    block: Float64[np.ndarray, "g n b"], basis: Float64[np.ndarray, "g n m"]
-) -> Float64[np.ndarray, "g n b"]:
-    """An orthonormal block that spans another one, orthogonal to a basis.
+    block: Float64[np.ndarray, "g n b"],
+    basis: Float64[np.ndarray, "g n m"],
+    scale: Float64[np.ndarray, " g"],
+) -> Float64[np.ndarray, "g n _"]:
+    """An orthonormal block that spans another one, orthogonal to a basis, if there is room for it.
 
-    Where columns are zero, the least noise there is stands in for them.
+    Noise of the size of rounding, at that scale, stands in for columns that are no more than
+    rounding themselves; where there is less room than columns, the block is all that is left of it.
     """
-    noise = np.random.default_rng(0).standard_normal(block.shape[1:])
-    q = np.linalg.qr(block + 1e-300 * noise)[0]
+    n, b = block.shape[1:]
+    if n - basis.shape[2] <= b:
+        return np.linalg.qr(basis, mode="complete")[0][:, :, basis.shape[2] :]
+    noise = np.random.default_rng(0).standard_normal((n, b))
+    size = np.where(scale > 0, np.finfo(float).eps * scale, 1.0)
+    q = np.linalg.qr(block + size[:, None, None] * noise)[0]
     return np.linalg.qr(_without(_without(q, basis), basis))[0]

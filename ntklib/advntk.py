@@ -16,7 +16,7 @@ float64, but for the attack and the kernel between images.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import numpy as np
@@ -32,6 +32,9 @@ from ntklib.models import Model
 
 Share = Literal["inputs", "inputs and classes", "nothing"]
 Weights = Float64[np.ndarray, "..."]
+# Shapes that do not fit each other are refused in one line.
+Gram = Float[Array | np.ndarray, "rows columns"]
+Columns = Float[Array | np.ndarray, "..."]
 
 
 class DivergedError(RuntimeError):
@@ -39,12 +42,12 @@ class DivergedError(RuntimeError):
 
 
 def flow(
-    kernel: Float[Array | np.ndarray, "n n"],
-    times: Float[Array | np.ndarray, "..."],
-    targets: Float[Array | np.ndarray, "n c"],
+    kernel: Gram,
+    times: Columns,
+    targets: Columns,
     *,
     tolerance: float = 1e-8,
-) -> tuple[Float64[np.ndarray, "n c"], Callable[[Float[Array | np.ndarray, "n c"]], Weights]]:
+) -> tuple[Float64[np.ndarray, "n c"], Callable[[Columns], Weights]]:
     r"""The coefficients P of a kernel predictor trained on each input for its time; and a pullback.
 
     What `ntklib.wide.coefficients` has by an eigendecomposition, in passes over the kernel. The
@@ -79,7 +82,7 @@ def flow(
     coefficients = np.moveaxis(roots * (forward.vectors @ weighted), 0, 1)
     coefficients = coefficients[:, 0] if shared else coefficients[..., 0]
 
-    def pullback(cotangents: Float[Array | np.ndarray, "n c"]) -> Weights:
+    def pullback(cotangents: Columns) -> Weights:
         given = np.asarray(cotangents, np.float64)
         if given.shape != (n, c):
             raise ValueError(f"cotangents: shape {given.shape} is not allowed; it is {(n, c)}")
@@ -131,8 +134,12 @@ def _inner(
 
     both = pairs(forward.start, backward.start) * ((ahead * weights) @ behind.mT)
     total = (targets * cotangents).sum(2)
-    total -= ((forward.products @ ((ahead @ weights)[..., None] * forward.start)) * cotangents).sum(2)
-    total -= ((backward.products @ ((behind @ weights)[..., None] * backward.start)) * targets).sum(2)
+    total -= ((forward.products @ ((ahead @ weights)[..., None] * forward.start)) * cotangents).sum(
+        2
+    )
+    total -= ((backward.products @ ((behind @ weights)[..., None] * backward.start)) * targets).sum(
+        2
+    )
     return total + ((forward.products @ both) * backward.products).sum(2)
 
 
@@ -170,7 +177,7 @@ def fit(
     steps: _checks.Number = 50,
     batch_size: _checks.Number = 128,
     share: Share = "inputs",
-    gram: Float[Array | np.ndarray, "n n"] | None = None,
+    gram: Gram | None = None,
     keep: Collection[int] = (),
     checkpoint: str | Path | None = None,
     progress: bool = False,
@@ -207,7 +214,7 @@ def fit(
     """
     steps, size = _checks.whole("steps", steps), _checks.whole("batch_size", batch_size)
     rate = _checks.number("learning_rate", learning_rate, above=0)
-    _checks.one_of("share", share, ("inputs", "inputs and classes", "nothing"))
+    _checks.one_of("share", share, get_args(Share))
     _same_task(data, held_out, size)
     if not all(0 <= step <= steps for step in keep):
         raise ValueError(f"keep: {sorted(keep)} has steps out of range; they are 0 to {steps}")
