@@ -1,4 +1,4 @@
-r"""Adv-NTK: adversarial training of networks of infinite width, by a time of its own for each input.
+r"""Adv-NTK: adversarial training of networks of infinite width, by times of their own for inputs.
 
 By the closed form of `ntklib.wide` adversarial training decides how long a wide network is trained
 on each input, $t_i$, and nothing else. Adv-NTK (Fu & Wang 2024) does not ask the attack for these
@@ -16,7 +16,7 @@ float64, but for the attack and the kernel between images.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -235,7 +235,7 @@ def fit(
     }
     # Steps that are still to come hold the start until then.
     start = {"weights": np.zeros(shape), "loss": np.zeros(0)}
-    state = start | {"kept": {str(step): np.zeros(shape) for step in sorted(keep)}}
+    state: Any = start | {"kept": {str(step): np.zeros(shape) for step in sorted(keep)}}
     if checkpoint is not None:
         state = checkpoints.load(checkpoint, run, state)
     weights, losses = state["weights"], state["loss"].tolist()
