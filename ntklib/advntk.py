@@ -46,7 +46,7 @@ def flow(
     times: Columns,
     targets: Columns,
     *,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-6,
 ) -> tuple[Float64[np.ndarray, "n c"], Callable[[Columns], Weights]]:
     r"""The coefficients P of a kernel predictor trained on each input for its time; and a pullback.
 
