@@ -23,7 +23,8 @@ from workflow.collect import trusted
 from workflow.errors import BuildError, explained
 from workflow.history import history, reasons
 from workflow.links import Links
-from workflow.plan import RESULT, Project
+from workflow.plan import EXECUTED, RESULT, Project
+from workflow.portable import install_address, with_install
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -50,10 +51,16 @@ def _in_cell(estimate: claims.Estimate) -> str:
     return measured(estimate).replace(", ", ",\N{NO-BREAK SPACE}")
 
 
-def _number(check: claims.CheckResult) -> str:
+def _number(check: claims.Estimate) -> str:
     """A value with its interval, as short as it can be told."""
     small = 0 < abs(check.value) < 0.005
-    return f"{check:.1e}" if small else f"{check:.2f}"
+    return (f"{check:.1e}" if small else f"{check:.2f}").replace("-", "\N{MINUS SIGN}")
+
+
+def _asked(check: claims.CheckResult) -> str:
+    """What was asked of a value, as it is written by hand."""
+    signs = {">=": "≥", "<=": "≤", "-": "\N{MINUS SIGN}"}
+    return re.sub(">=|<=|-", lambda match: signs[match[0]], check.predicate)
 
 
 def _labels(found: Found) -> list[str]:
@@ -71,11 +78,12 @@ def _check(result: claims.Result, claim: claims.Claim, name: str) -> claims.Chec
     return result.claims[claim.id].checks.get(name) if claim.id in result.claims else None
 
 
-def _comparable(claim: claims.Claim, found: Found) -> list[tuple[str, float, claims.Estimate]]:
-    """Names of what a paper reports and what was measured in its setting, with both numbers."""
-    measured = found["paper"].measurements if "paper" in found else {}
-    printed = claim.reported.values if claim.reported else {}
-    return [(name, value, measured[name]) for name, value in printed.items() if name in measured]
+def _comparable(claim: claims.Claim, found: Found) -> claims.Estimate | None:
+    """What was measured in a paper's own setting of the number that it reports; None if nothing."""
+    if claim.reported is None or claim.reported.value is None or "paper" not in found:
+        return None
+    names = [n for n, v in claim.reported.values.items() if v == claim.reported.value]
+    return next((e for n, e in found["paper"].measurements.items() if n in names), None)
 
 
 _TEMPLATES = jinja2.Environment(
@@ -87,7 +95,9 @@ _TEMPLATES = jinja2.Environment(
 )
 _TEMPLATES.globals.update(badge=claims.badge, icons=claims.ICONS)
 _TEMPLATES.filters.update(measured=measured, in_cell=_in_cell, labels=_labels, json=json.dumps)
-_TEMPLATES.filters.update(verdict=_verdict, check=_check, number=_number, comparable=_comparable)
+_TEMPLATES.filters.update(
+    verdict=_verdict, check=_check, number=_number, asked=_asked, comparable=_comparable
+)
 _TEMPLATES.globals.update(finding=claims.finding, headline=claims.headline)
 
 
@@ -165,7 +175,8 @@ def key_figure(content: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
             _figures(cell) if "key-figure" in cell.metadata.get("tags", []) else []
         ):
             image = {"mystnb": {"image": {"alt": figure["alt"]}}, "tags": ["remove-input"]}
-            return new_code_cell(outputs=[output], metadata=image, id="key-figure")
+            source = "# Shown again further below."  # a cell without any would be left out
+            return new_code_cell(source, outputs=[output], metadata=image, id="key-figure")
     return None
 
 
@@ -190,11 +201,24 @@ def citations(project: Project, claim: claims.Claim) -> dict[str, Any]:
 
 
 def folded(content: nbformat.NotebookNode) -> None:
-    """Folds code, but for the parameters, which are there to be changed."""
+    """Folds code, but for the parameters, which are there to be changed; what follows without an
+    output between is one piece. What shows itself as plain text only is folded, too.
+    """
+    kept: list[nbformat.NotebookNode] = []
     for cell in content.cells:
-        tags = cell.metadata.setdefault("tags", []) if cell.cell_type == "code" else ["parameters"]
-        if not {"parameters", "hide-input", "remove-input"}.intersection(tags):
-            tags.append("hide-input")
+        tags = set(cell.metadata.get("tags", []))
+        if "injected-parameters" in tags:  # papermill's; they stand at the end of the page
+            continue
+        if cell.cell_type == "code" and "parameters" not in tags:
+            shown = [o.get("data", {"text/html": ""}) for o in cell.outputs]
+            plain = shown and all(set(data) == {"text/plain"} for data in shown)
+            box = any('class="claim-box"' in data.get("text/html", "") for data in shown)
+            hide = "hide-cell" if plain else "remove-input" if box else "hide-input"
+            cell.metadata["tags"] = [*sorted(tags - {"hide-input"}), hide]
+            if kept and "hide-input" in kept[-1].metadata.get("tags", []) and not kept[-1].outputs:
+                cell.source = f"{kept.pop().source}\n\n\n{cell.source}"
+        kept.append(cell)
+    content.cells = kept
 
 
 def page(project: Project, notebook: str, live: str, data: Path) -> nbformat.NotebookNode:
@@ -203,8 +227,8 @@ def page(project: Project, notebook: str, live: str, data: Path) -> nbformat.Not
     known = facts(project, notebook, results(project, notebook, live))
     as_figures(content, data / notebook)
     as_boxes(content, project, known)
-    folded(content)
     figure = key_figure(content)
+    folded(content)
     about = _figures(figure)[0][1] if figure else None
     content.cells[1:1] = [
         _generated(made("in_short.md", **known), "in-short"),
@@ -308,8 +332,8 @@ def stage(project: Project, live: str) -> None:
     """Writes the sources of the book to `build/source/`."""
     root, source = project.root, project.root / "build" / "source"
     shutil.rmtree(source, ignore_errors=True)
-    extra = source / "extra"  # copied as it is
-    for folder in (source / "notebooks", source / "generated", extra / "data"):
+    extra = source / "extra"  # copied as it is, and over what Sphinx offers to download
+    for folder in (source / "notebooks", source / "generated", extra / "_sources/notebooks"):
         folder.mkdir(parents=True)
     shutil.copy2(root / "_config.yml", source / "_config.yml")
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
@@ -321,6 +345,11 @@ def stage(project: Project, live: str) -> None:
         path.write_text(links.claims(path.read_text("utf-8"), "../notebooks/"), encoding="utf-8")
     sections, sidebar = [], {}
     for notebook, content in pages.items():
+        executed = EXECUTED.format(profile=live, notebook=notebook)
+        offered = nbformat.read(root / executed, as_version=4)
+        if os.environ.get("GITHUB_SHA"):
+            offered = with_install(offered, install_address(os.environ))
+        nbformat.write(offered, extra / "_sources" / "notebooks" / f"{notebook}.ipynb")
         links.add(content, notebook)
         nbformat.write(content, source / "notebooks" / f"{notebook}.ipynb")
         known = facts(project, notebook, found[notebook])

@@ -162,3 +162,6 @@ def test_notebooks_can_be_downloaded(html: Path, name: str) -> None:
     suffix = ".ipynb" if name.startswith("notebooks/") else ".md"
     if name != "search.html":
         assert [Path(link).suffix for link in offered] == [suffix]
+    if suffix == ".ipynb":
+        text = ((html / name).parent / offered[0]).read_text(encoding="utf-8")
+        assert "## In short" not in text  # what only the page has
