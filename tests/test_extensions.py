@@ -61,3 +61,28 @@ def test_a_page_is_described_by_its_first_words():
     assert len(about.description(document)) <= about.LONGEST
     assert about.description(document).endswith("word …")
     assert about.description(new_document("b")) == ""
+
+
+def test_a_page_loads_its_styles_as_one_file_and_scripts_in_order(tmp_path):
+    static = tmp_path / "_static"
+    (static / "deep").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    (static / "basic.css").write_text("b{}\n/*# sourceMappingURL=b.map */")
+    (static / "deep/one.css").write_text('@import "../basic.css";\n')
+    (static / "two.css").write_text('.fa-x:before{content:"1"}t{}')
+    for name in ("one", "two", "three"):
+        (static / f"{name}.js").write_text(f"{name}();")
+    head = '<link rel="stylesheet" href="../_static/deep/one.css?v=1" />\n'
+    head += '<link rel="stylesheet" type="text/css" href="../_static/two.css" />\n'
+    head += (
+        '<script src="../_static/one.js?v=2"></script>\n<script src="../_static/two.js"></script>\n'
+    )
+    page = tmp_path / "notebooks" / "page.html"
+    tail = '<script>inline()</script>\n<script src="../_static/three.js"></script>\n'
+    page.write_text(head + tail + '<script src="../searchindex.js"></script>\n')
+    offline.bundle(page, static)
+    text = page.read_text()
+    style, script = re.findall(r'"\.\./_static/(bundle-\w+\.\w+)"', text)
+    assert (static / style).read_text().split() == ["b{}", "t{}"]
+    assert (static / script).read_text().split() == ["one();", "two();"]
+    assert text.endswith(tail)

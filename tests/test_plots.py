@@ -1,5 +1,7 @@
 """Figures: one style for all, heat maps with their numbers, texts for those who do not see them."""
 
+import base64
+import io
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from ntklib import plots
 from ntklib.claims import Estimate
@@ -35,7 +38,7 @@ cycle = mpl.rcParams["axes.prop_cycle"].by_key()
 print(before, mpl.rcParams["axes.grid"], tuple(cycle["color"]) == plots.COLOURS, *cycle["marker"])
 """
     shown = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert shown == "False True True o s ^ D v P X\n"
+    assert shown == "False True True o s ^ D v P X h p\n"
 
 
 def test_a_matrix_writes_each_number_into_its_cell(axes):
@@ -83,7 +86,7 @@ def test_a_concept_has_one_colour_in_all_figures(label, concept, axes):
 
 
 def test_concepts_have_colours_of_their_own():
-    assert sorted(plots.CONCEPTS.values()) == sorted(plots.COLOURS)
+    assert sorted(plots.CONCEPTS.values()) == sorted(plots.COLOURS[:7])
 
 
 def test_curves_of_one_figure_differ_while_colours_last(axes):
@@ -124,3 +127,17 @@ def test_the_numbers_of_a_figure_are_those_that_it_draws():
 def test_a_figure_without_a_text_is_refused(axes, texts):
     with pytest.raises(ValueError, match="alt, caption: both must say something"):
         plots.show(axes.figure, name="fig-a", **texts)
+
+
+def test_a_figure_is_sharp_and_says_what_it_is(axes, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(plots, "display", lambda data, **more: shown.update(data, **more))
+    plots.band(axes, [1, 2], [Estimate(0.5, 0.25, 0.75, ())] * 2, "clean")
+    plots.show(axes.figure, name="fig-a", alt="An alt", caption="A <caption>")
+    told = shown["metadata"]["ntklib.figure"]
+    assert (told["name"], told["width"]) == ("fig-a", "640px")
+    assert told["csv"].count("\n") == 3
+    assert "A &lt;caption&gt;" in shown["text/html"]
+    image = Image.open(io.BytesIO(base64.b64decode(shown["image/png"])))
+    assert image.width == 2 * 640
+    assert not plt.fignum_exists(axes.figure.number)

@@ -163,7 +163,7 @@ def as_figures(content: nbformat.NotebookNode, data: Path) -> None:
                 where = f"../data/{data.name}/{figure['name']}.csv"
                 caption += f' <a href="{where}" download>Numbers (CSV)</a>'
             cell.metadata["mystnb"] = {
-                "image": {"alt": figure["alt"]},
+                "image": {"alt": figure["alt"], "width": figure["width"]},
                 "figure": {"caption": caption, "name": figure["name"]},
             }
 
@@ -174,7 +174,8 @@ def key_figure(content: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
         for output, figure in (
             _figures(cell) if "key-figure" in cell.metadata.get("tags", []) else []
         ):
-            image = {"mystnb": {"image": {"alt": figure["alt"]}}, "tags": ["remove-input"]}
+            shown = {"alt": figure["alt"], "width": figure["width"]}
+            image = {"mystnb": {"image": shown}, "tags": ["remove-input"]}
             source = "# Shown again further below."  # a cell without any would be left out
             return new_code_cell(source, outputs=[output], metadata=image, id="key-figure")
     return None
