@@ -71,7 +71,7 @@ def test_a_page_loads_its_styles_as_one_file_and_scripts_in_order(tmp_path):
     (static / "deep/one.css").write_text('@import "../basic.css";\n')
     (static / "two.css").write_text('.fa-x:before{content:"1"}t{}')
     for name in ("one", "two", "three"):
-        (static / f"{name}.js").write_text(f"{name}();")
+        (static / f"{name}.js").write_text(f"{name}()")
     head = '<link rel="stylesheet" href="../_static/deep/one.css?v=1" />\n'
     head += '<link rel="stylesheet" type="text/css" href="../_static/two.css" />\n'
     head += (
@@ -84,5 +84,5 @@ def test_a_page_loads_its_styles_as_one_file_and_scripts_in_order(tmp_path):
     text = page.read_text()
     style, script = re.findall(r'"\.\./_static/(bundle-\w+\.\w+)"', text)
     assert (static / style).read_text().split() == ["b{}", "t{}"]
-    assert (static / script).read_text().split() == ["one();", "two();"]
+    assert (static / script).read_text().split() == ["one();", "two()"]
     assert text.endswith(tail)

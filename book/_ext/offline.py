@@ -56,8 +56,8 @@ def bundle(page: Path, static: Path) -> None:
     def one(match: re.Match[str]) -> str:
         names = re.findall(r'(?:href|src)="([^"]+)"', match[0])
         files = [page.parent / urlsplit(name).path for name in names]
-        made = "\n".join(map(read, files))
         kind = files[0].suffix
+        made = {".css": "\n", ".js": ";\n"}[kind].join(map(read, files))
         made = _FONT.sub("", _LETTER.sub("", made)) if kind == ".css" else made
         name = f"bundle-{hashlib.sha256(made.encode()).hexdigest()[:12]}{kind}"
         (static / name).write_text(made, encoding="utf-8")
@@ -91,6 +91,6 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
-    app.connect("build-finished", lighten)
+    app.connect("build-finished", lighten, priority=900)  # the theme writes some at 500
     app.add_js_file(None, body=NO_SUMMARIES)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

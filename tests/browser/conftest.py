@@ -75,8 +75,14 @@ def problems(name: str, scheme: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
+def loaded(name: str, scheme: str) -> set[str]:
+    """The files that the page has asked for; filled by `page`."""
+    return set()
+
+
+@pytest.fixture(scope="module")
 def page(
-    browser: Browser, html: Path, name: str, scheme: str, problems: list[str]
+    browser: Browser, html: Path, name: str, scheme: str, problems: list[str], loaded: set[str]
 ) -> Iterator[Page]:
     """A page in one colour scheme. All tests of the page share it."""
     with browser.new_page(color_scheme=scheme) as tab:
@@ -92,6 +98,7 @@ def page(
                 or problems.append(f"network: {request.url}")
             ),
         )
+        tab.on("request", lambda request: loaded.add(request.url.partition("?")[0]))
         tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
         tab.goto((html / name).as_uri())
         yield tab

@@ -61,22 +61,15 @@ def test_is_accessible(page: Page, width: int) -> None:
 
 
 HEAVIEST = 1_200_000  # bytes
-MOST_REQUESTS = 20
+MOST_FILES = 20
 
 
-def test_is_light(page: Page) -> None:
-    # A file: address has no size in the browser's own account of what it has loaded.
-    loaded = {page.url.partition("#")[0], *page.evaluate(LOADED)}
-    sizes = {
-        url: Path(url2pathname(urlsplit(url).path)).stat().st_size
-        for url in (address.partition("?")[0] for address in loaded)
-        if url.startswith("file:")
-    }
-    assert sum(sizes.values()) <= HEAVIEST, sorted(sizes.items(), key=lambda item: -item[1])[:6]
-    assert len(sizes) <= MOST_REQUESTS, sorted(sizes)
-
-
-LOADED = "() => performance.getEntriesByType('resource').map(entry => entry.name)"
+def test_is_light(page: Page, loaded: set[str]) -> None:
+    assert page.url.partition("#")[0] in loaded
+    files = {Path(url2pathname(urlsplit(url).path)) for url in loaded if url.startswith("file:")}
+    sizes = sorted(((file.stat().st_size, file.name) for file in files), reverse=True)
+    assert sum(size for size, _ in sizes) <= HEAVIEST, sizes[:6]
+    assert len(files) <= MOST_FILES, sizes
 
 
 def test_no_code_is_cut(page: Page) -> None:
