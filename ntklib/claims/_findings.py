@@ -13,7 +13,7 @@ class _Short(Formatter):
     """Numbers with two digits after the point, unless a text says otherwise."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        return format(value, format_spec or ".2f")
+        return format(value, format_spec or ".2f").replace("-", "\N{MINUS SIGN}")
 
 
 def headline(claim: Claim, result: Result) -> CheckResult | None:
