@@ -265,7 +265,7 @@ plots.show(
 # Accuracy of the networks against the size of the attack, on both tasks. Bands are 95 % intervals
 # over seeds and test images.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 figure, panels = plt.subplots(1, 2, figsize=(10, 3.9), sharey=True)
 tasks = {"first task": (runs, width, linear), "harder task": (hard_runs, 2 * width, hard_linear)}
 at_2e = {}

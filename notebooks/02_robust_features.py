@@ -159,7 +159,7 @@ first = np.arange(1, min(51, len(indices)))
 # group. The averages are of what single features do, not of what their sum does.
 
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 def binned(outcomes, indices):
     """Places and estimates of the mean over features within bins that grow with the index."""
     edges = np.unique(np.geomspace(1, n_train, 25).astype(int))

@@ -167,7 +167,7 @@ def with_pooling(seed):
 found = for_each(with_pooling, seeds)
 pooled_overlaps = {name: np.array([of_seed[name] for of_seed in found]) for name in found[0]}
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 figure, panels = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True)
 for (a, b), found in overlaps.items():
     k = range(1, n_train + 1)

@@ -169,19 +169,19 @@ for w in widths:
 # ## What was measured
 
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 figure, axes = plt.subplots(figsize=(7, 4))
 for name in ("clean", "FGSM", "PGD"):
     plots.band(axes, times, claims.estimates(kernel[name])[:-1], f"{name}, infinite width")
 for w, marker in zip(widths, ("+", "x"), strict=True):
-    for name, colour in zip(("clean", "PGD"), plots.COLOURS[::2], strict=False):
+    for name, line in zip(("clean", "PGD"), axes.lines[::2], strict=False):
         axes.plot(
             relative_step * stops,
             [e.value for e in claims.estimates(finite[w][name])],
             linestyle="none",
             marker=marker,
             markersize=8,
-            color=colour,
+            color=line.get_color(),
             label=f"{name}, width {w}",
         )
 axes.axhline(0.5, color="black", linewidth=1, linestyle=":", label="constant predictor")

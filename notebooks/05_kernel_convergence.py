@@ -259,12 +259,13 @@ plots.show(
 )
 
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 to_final = {kind: remaining(kernels[kind], final[kind]) for kind in kinds}
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))
-for colour, (kind, values) in zip(plots.COLOURS, sorted(to_final.items()), strict=False):
+for kind, values in sorted(to_final.items()):
     plots.band(left, times, claims.estimates(values), kind)
-    left.axhline(within[kind].mean(), color=colour, linewidth=1, linestyle=":")
+    dotted = {"color": left.lines[-1].get_color(), "linewidth": 1, "linestyle": ":"}
+    left.axhline(within[kind].mean(), **dotted)
     plots.band(right, times[1:], claims.estimates(speed(kind)), kind)
 for axes in (left, right):
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -228,7 +228,7 @@ plots.show(
 # %% [markdown]
 # The table of both phases, at the end of the first one, with as many updates in the second.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 kinds, phase_kinds = ("standard", "adversarial"), ("equal", "adversarial")
 robust = {name: rows[-1] for name, rows in under.items()}
 cells = {(k, p): claims.estimate(robust[p, k]) for k in kinds for p in phase_kinds}

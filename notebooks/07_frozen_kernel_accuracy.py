@@ -238,7 +238,7 @@ for name, other in zip(without, reversed(without), strict=True):
 # %% [markdown]
 # ## What was measured
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 shown_ones = (ordinary, ours, "fixed kernel, benign", repaired)
 panels = (
     {name: [*under[name], every[name]] for name in shown_ones},
@@ -330,7 +330,8 @@ example = int(np.argmax(np.where((margins[0] > 0) & (margins[-1] < 0), steps_dow
 figure, axes = plt.subplots(figsize=(7, 3.4))
 share_of_way = (np.arange(len(margins)) + 0.5) / len(margins)
 for name in (ordinary, ours):
-    axes.plot(share_of_way, ways[name, "search"][0][0][:, example], label=name, markersize=2)
+    look = {"label": name, "markersize": 2} | plots.style(axes, name)
+    axes.plot(share_of_way, ways[name, "search"][0][0][:, example], **look)
 axes.axhline(0, color="k", linewidth=1)
 axes.set(xlabel="share of the way from the image to the one found", ylabel="margin")
 axes.legend()

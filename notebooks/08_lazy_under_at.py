@@ -248,7 +248,7 @@ linear = {
 # %% [markdown]
 # ## What was measured
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 maps = {name: np.mean([dynamics.distances(p) for p in paths[name]], axis=0) for name in runs}
 largest = max(m.max() for m in maps.values())
 edges = [*(times[:-1] + times[1:]) / 2]
@@ -285,7 +285,7 @@ for name in runs:
         radius, angle = (
             np.mean([getattr(f, c) for f in found], axis=0) for c in ("radius", "angle")
         )
-        axes.plot(angle, radius, label=name, markersize=3)
+        axes.plot(angle, radius, label=name, markersize=3, **plots.style(axes, name))
         axes.set(title=part, thetamin=0, thetamax=90)
         turned[name, part] = np.degrees(angle[-1])
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -184,9 +184,9 @@ ark_by_limit = {
 
 # %% tags=["hide-input"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), sharex=True)
-for colour, (name, d) in zip(plots.COLOURS, pixels.items(), strict=False):
+for name, d in pixels.items():
     plots.band(left, widths, claims.estimates(spreads[name]), f"ARK, {d} pixels")
-    left.axhline(np.sqrt(2 / d), color=colour, linewidth=1, linestyle=":")
+    left.axhline(np.sqrt(2 / d), color=left.lines[-1].get_color(), linewidth=1, linestyle=":")
 plots.band(right, widths, claims.estimates(distances), f"NTK, {pixels['all pixels']} pixels")
 left.set(ylabel="coefficient of variation", title="spread over random starts")
 right.set(ylabel="relative distance", title="distance to the limit")
@@ -436,7 +436,7 @@ robust_end = np.array([withstands(r.logits_fn, i) for i, r in enumerate(regresso
 # %% [markdown]
 # ## What was measured at infinite width
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), sharex=True)
 for name in strengths:
     plots.band(left, times, claims.estimates(robust[name]), name)

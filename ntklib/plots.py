@@ -4,28 +4,58 @@ Importing this module sets the style, `book.mplstyle`, for all figures of the pr
 """
 
 import base64
+import csv
 import html
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ntklib.claims import Estimate
 
 mpl.style.use("ntklib.book")
-COLOURS = tuple(mpl.rcParams["axes.prop_cycle"].by_key()["color"])
+_STYLES = {style["color"]: style["marker"] for style in mpl.rcParams["axes.prop_cycle"]}
+COLOURS = tuple(_STYLES)
+# Colours by what they stand for in all figures, as labels of curves have it; the first that fits
+# counts. What is no concept of the whole book gets a colour that is left.
+CONCEPTS = {
+    r"fixed kernel|NTK": COLOURS[2],
+    r"random sign|noise": COLOURS[5],
+    r"initial|untrained": COLOURS[3],
+    r"\blinear\b": COLOURS[6],
+    r"FGSM": COLOURS[4],
+    r"PGD|adversarial|attacked": COLOURS[1],
+    r"clean|standard|no attack|benign": COLOURS[0],
+}
+
+
+def style(axes: Axes, label: str) -> dict[str, Any]:
+    """The colour of what a label names, see `CONCEPTS`, and its marker.
+
+    Axes have each colour once, as long as there is another one.
+    """
+    fitting = [colour for words, colour in CONCEPTS.items() if re.search(words, label)][:1]
+    used = [line.get_color() for line in axes.lines]
+    left = [c for c in [*fitting, *reversed(COLOURS)] if c not in used] or COLOURS
+    return {"color": left[0], "marker": _STYLES[left[0]]}
 
 
 def band(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: str) -> None:
-    """A line through estimates, with their intervals as a band."""
-    (line,) = axes.plot(x, [e.value for e in estimates], label=label, markersize=4)
+    """A line through estimates, with their intervals as a band, in the style of its label."""
+    look = style(axes, label)
+    axes.plot(x, [e.value for e in estimates], label=label, markersize=4, **look)
     low, high = [e.low for e in estimates], [e.high for e in estimates]
-    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    shade: dict[str, Any] = {"color": look["color"], "alpha": 0.2, "linewidth": 0}
+    axes.fill_between(x, low, high, label=f"_{label}", **shade)  # an underscore: not in the legend
 
 
 def matrix(
@@ -67,25 +97,76 @@ def picture(axes: Axes, image: np.ndarray, *, signed: bool = False) -> None:
     axes.set_axis_off()
 
 
+def _drawn(axes: Axes) -> Iterator[tuple[Any, ...]]:
+    """Series, x, y and the ends of the interval of all that is drawn at coordinates of the data."""
+    bands: dict[tuple[str, float], list[float]] = {}
+    for band in axes.collections:
+        for path in band.get_paths() if isinstance(band, PolyCollection) else []:
+            for x, y in np.asarray(path.vertices):
+                bands.setdefault((str(band.get_label())[1:], float(x)), []).append(float(y))
+    for line in axes.lines:
+        if all(line.get_transform().contains_branch_seperately(axes.transData)):
+            label = str(line.get_label())
+            for x, y in np.asarray(line.get_xydata()):
+                ends = bands.get((label, float(x)), [])
+                yield label.removeprefix("_"), x, y, *([min(ends), max(ends)] if ends else [])
+    for dots in axes.collections:
+        if isinstance(dots, PathCollection):
+            for x, y in np.asarray(dots.get_offsets()):
+                yield str(dots.get_label()).removeprefix("_"), x, y
+    if axes.texts and axes.images:  # of `matrix`: rows are series, columns are x
+        rows, columns = (
+            [label.get_text() for label in labels]
+            for labels in (axes.get_yticklabels(), axes.get_xticklabels())
+        )
+        for (i, j), value in np.ndenumerate(np.asarray(axes.images[0].get_array())):
+            yield rows[i], columns[j], value
+
+
+def points(figure: Figure) -> str:
+    """The numbers that a figure shows as lines, bands, dots and heat maps, as CSV.
+
+    The columns are `panel`, `series`, `x`, `y`, and the ends `low` and `high` of an interval, where
+    there is one. Pictures have no rows.
+    """
+    file = io.StringIO()
+    write = csv.writer(file, lineterminator="\n")
+    write.writerow(["panel", "series", "x", "y", "low", "high"])
+    for number, axes in enumerate(figure.axes):
+        for series, *values in _drawn(axes):
+            numbers = [f"{v:.6g}" if isinstance(v, float | np.floating) else v for v in values]
+            write.writerow([axes.get_title() or number + 1, series, *numbers, *[""] * 2][:6])
+    return file.getvalue()
+
+
+def _png(figure: Figure) -> str:
+    """A figure as a picture with 256 colours, which is a third of the size, in base64."""
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png")
+    Image.open(full).convert("RGB").quantize().save(small, format="png", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
+
+
 def show(figure: Figure, *, name: str, alt: str, caption: str) -> None:
     """Shows a figure with a text for those who do not see it, and a caption, and closes it.
 
     In a notebook both are part of the output; in the book they become those of a numbered figure,
     whose label is the name, such as `fig-transfer`. `alt` says what the figure shows, in a sentence
-    or two, and the caption what to read off it.
+    or two, and the caption what to read off it. The book offers its numbers, see `points`.
     """
     if not (alt.strip() and caption.strip()):
         raise ValueError("alt, caption: both must say something")
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
+    about = {"name": name, "alt": alt, "caption": caption, "csv": points(figure)}
+    about["width"] = f"{100 * figure.get_figwidth():.0f}px"
+    png = _png(figure)
     plt.close(figure)
-    png = base64.b64encode(file.getvalue()).decode()
     in_notebook = (
         f'<figure><img src="data:image/png;base64,{png}" alt="{html.escape(alt)}" '
-        f'style="max-width: 100%"><figcaption>{html.escape(caption)}</figcaption></figure>'
+        f'style="width: {about["width"]}; max-width: 100%">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
     display(
         {"image/png": png, "text/html": in_notebook, "text/plain": alt},
         raw=True,
-        metadata={"ntklib.figure": {"name": name, "alt": alt, "caption": caption}},
+        metadata={"ntklib.figure": about},
     )

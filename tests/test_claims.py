@@ -482,7 +482,7 @@ def test_no_text_is_taken_for_html(text):
     check = Check("gap", "gate", "r", f"<script>{text}", ">=", 0.0, "why")
     claim = claims.Claim("T1", paper, text, text, text, reported, None, "planned", (check,))
     box = Shown(claim._repr_html_())
-    assert box.tags == {"table", "tbody", "tr", "th", "td", "strong", "em"}
+    assert box.tags == {"table", "tbody", "tr", "th", "td", "strong", "em", "a"}
     assert f"T1. {text}" in box.text
     assert f"</td>{text}" in box.text
     page = claims.Page("01_a", profile="<b>", seeds=[0], provenance={"sha256": {}})
@@ -490,7 +490,8 @@ def test_no_text_is_taken_for_html(text):
     page.soundness = [Finding(text, 0.5, 0.0, False, f"{text}<i>'\"&")]
     shown = page.judge("T1", {"gap": claims.estimate([0.5])})._repr_mimebundle_()
     table = Shown(shown["text/html"])
-    assert table.tags <= {"p", "span", "table", "tr", "th", "td", "wbr"}
+    around = {"p", "span", "div", "details", "summary"}
+    assert table.tags <= around | {"table", "caption", "tr", "th", "td", "wbr", "br", "small"}
     assert f"<script>{text}" in table.text
     assert f"{text}<i>'\"&" in table.text
 
@@ -589,3 +590,100 @@ def test_a_damaged_result_is_refused_by_name(tmp_path, text):
     path.write_text(text)
     with pytest.raises(RegistryError, match=r"r\.json: "):
         claims.read_result(path)
+
+
+SAID = {
+    "unit": "of it",
+    "holds": "It is {gap}.",
+    "fails": "It is only {gap:.1f}.",
+    "but": {"ratio": "But {ratio}."},
+}
+
+
+def of_outcome(claim, gap, ratio, verdict="partly"):
+    """A result whose two checks have these outcomes."""
+    made = {"kind": "evidence", "predicate": ">= 0.25"}
+    checks = {
+        "gap": claims.CheckResult(0.4, 0.3, 0.5, (), passed=gap, **made),
+        "ratio": claims.CheckResult(1.0, 0.9, 1.1, (), passed=ratio, **made),
+    }
+    found = {claim.id: claims.ClaimResult(checks, verdict, "undecided: a_check")}
+    return dataclasses.replace(Result.from_dict(result()), claims=found)
+
+
+@pytest.mark.parametrize(
+    ("gap", "ratio", "verdict", "said"),
+    [
+        (True, True, "reproduced", "It is 0.40."),
+        (True, False, "partly", "It is 0.40. But 1.00."),
+        (False, False, "not reproduced", "It is only 0.4. But 1.00."),
+        (True, None, "inconclusive", "It is 0.40. No verdict: undecided: a check."),
+        (None, None, "inconclusive", "No verdict: undecided: a check."),
+    ],
+)
+def test_a_finding_is_chosen_by_the_outcome(gap, ratio, verdict, said, registry):
+    claim = dataclasses.replace(registry["T1"], headline="gap", finding=claims.Words(**SAID))
+    found = of_outcome(claim, gap, ratio, verdict)
+    assert claims.finding(claim, found) == said
+    assert claims.headline(claim, found).value == 0.4
+    assert claims.finding(claim, dataclasses.replace(found, claims={})).startswith("Not judged")
+
+
+def test_a_sentence_on_what_an_old_record_lacks_is_left_out(registry):
+    claim = dataclasses.replace(registry["T1"], headline="gap", finding=claims.Words(**SAID))
+    words = dataclasses.replace(claim.finding, holds="It is {other}.")
+    found = of_outcome(claim, True, False)
+    said = claims.finding(dataclasses.replace(claim, finding=words), found)
+    assert said == "But 1.00."
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"finding": SAID | {"holds": "{gone}"}}, "finding names 'gone', which is no check"),
+        ({"finding": SAID | {"but": {"gone": "x"}}}, "finding names 'gone', which is no check"),
+        ({"finding": {"unit": "x"}}, "finding"),
+    ],
+)
+def test_a_finding_names_checks_only(change, message, tmp_path):
+    content = copy.deepcopy(REGISTRY)
+    content["claims"][0] |= change
+    (tmp_path / "claims.yml").write_text(yaml.safe_dump(content))
+    with pytest.raises(claims.RegistryError, match=message):
+        claims.load(tmp_path / "claims.yml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"questions": {"Why?": ["T9"]}}, "not so: T1"),
+        ({"questions": {"Why?": ["T1"], "How?": ["T1"]}}, "not so: one of them twice"),
+        ({"front": ["T9"]}, "front: 'T9' is unknown; allowed: T1"),
+    ],
+)
+def test_each_claim_answers_one_question(change, message, tmp_path):
+    (tmp_path / "claims.yml").write_text(yaml.safe_dump(REGISTRY | change))
+    with pytest.raises(claims.RegistryError, match=message):
+        claims.load(tmp_path / "claims.yml")
+
+
+def test_a_finding_changes_no_result(registry):
+    claim = dataclasses.replace(registry["T1"], finding=claims.Words(**SAID))
+    assert repr(claim) == repr(registry["T1"])  # which keys are made from
+
+
+def test_results_are_exported_with_their_records(registry):
+    claim = registry["T1"]
+    live = of_outcome(claim, True, False)
+    kept = dataclasses.replace(live, profile="cifar")
+    data = claims.export(registry, {"01_a": {"laptop": live, "cifar": kept}}, "laptop")
+    [told] = data["claims"]
+    assert (told["id"], told["page"]) == ("T1", "notebooks/01_a.html#T1")
+    assert [r["record"] for r in told["results"]] == [None, "records/01_a/cifar.json"]
+    assert told["results"][0]["checks"][0]["interval"] == [0.3, 0.5]
+    nothing = claims.export(registry, {}, "laptop")["claims"][0]
+    assert (nothing["page"], nothing["results"]) == (None, [])
+    odd = {"T1": dataclasses.replace(live.claims["T1"], verdict="splendid")}
+    broken = dataclasses.replace(live, claims=odd)
+    with pytest.raises(claims.RegistryError, match=r"^claims.json: "):
+        claims.export(registry, {"01_a": {"laptop": broken}}, "laptop")

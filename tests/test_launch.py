@@ -20,6 +20,7 @@ def test_a_notebook_runs_from_the_generated_branch_and_shows_its_source() -> Non
     assert launch.links("notebooks/01_ntk_transfer", RUN) == {
         "repository": "https://github.com/me/book",
         "source": "https://github.com/me/book/blob/main/notebooks/01_ntk_transfer.py",
+        "issue": "https://github.com/me/book/issues/new?title=notebooks/01_ntk_transfer",
         "colab": "https://colab.research.google.com/github/me/book/blob/notebooks/"
         "notebooks/01_ntk_transfer.ipynb",
         "binder": "https://mybinder.org/v2/gh/me/book/notebooks"
@@ -31,6 +32,7 @@ def test_prose_shows_its_source_only() -> None:
     assert launch.links("book/index", RUN) == {
         "repository": "https://github.com/me/book",
         "source": "https://github.com/me/book/blob/main/book/index.md",
+        "issue": "https://github.com/me/book/issues/new?title=book/index",
     }
 
 
@@ -40,6 +42,11 @@ def test_prose_shows_its_source_only() -> None:
 )
 def test_without_an_address_there_are_no_links(environ: dict[str, str]) -> None:
     assert launch.links("notebooks/01_ntk_transfer", environ) == {}
+
+
+def test_the_address_of_the_published_book_is_that_of_its_repository() -> None:
+    assert launch.published(RUN) == "https://me.github.io/book/"
+    assert launch.published({}) == launch.published(RUN | {"GITHUB_SERVER_URL": "https://x"}) == ""
 
 
 @pytest.mark.parametrize("page", toc_pages())

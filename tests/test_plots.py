@@ -1,5 +1,7 @@
 """Figures: one style for all, heat maps with their numbers, texts for those who do not see them."""
 
+import base64
+import io
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from ntklib import plots
 from ntklib.claims import Estimate
@@ -35,7 +38,7 @@ cycle = mpl.rcParams["axes.prop_cycle"].by_key()
 print(before, mpl.rcParams["axes.grid"], tuple(cycle["color"]) == plots.COLOURS, *cycle["marker"])
 """
     shown = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert shown == "False True True o s ^ D v P X\n"
+    assert shown == "False True True o s ^ D v P X h p\n"
 
 
 def test_a_matrix_writes_each_number_into_its_cell(axes):
@@ -67,7 +70,74 @@ def test_estimates_are_written_with_their_intervals_and_nothing_measured_is_no_e
     assert [label.get_rotation() for label in axes.get_xticklabels()] == [30, 30]
 
 
+@pytest.mark.parametrize(
+    ("label", "concept"),
+    [
+        ("adversarial network", "PGD-10"),
+        ("clean, infinite width", "standard"),
+        ("fixed kernel, smoothed", "NTK (no training)"),
+        ("robustness, FGSM", "FGSM"),
+        ("linear regression", "linear"),
+    ],
+)
+def test_a_concept_has_one_colour_in_all_figures(label, concept, axes):
+    assert plots.style(axes, label) == plots.style(axes, concept)
+    assert plots.style(axes, "standard") != plots.style(axes, "adversarial")
+
+
+def test_concepts_have_colours_of_their_own():
+    assert sorted(plots.CONCEPTS.values()) == sorted(plots.COLOURS[:7])
+
+
+def test_curves_of_one_figure_differ_while_colours_last(axes):
+    for label in ["fixed kernel", "fixed kernel, benign", "fixed kernel, smoothed", "clean"]:
+        plots.band(axes, [0], [Estimate(0.5, 0.4, 0.6, ())], label)
+    colours = [line.get_color() for line in axes.lines]
+    assert len(set(colours)) == 4
+    assert colours[0] == plots.style(plt.figure().gca(), "fixed kernel")["color"]
+    for n in range(5):
+        plots.band(axes, [0], [Estimate(0.5, 0.4, 0.6, ())], f"another {n}")
+    assert all(line.get_color() in plots.COLOURS for line in axes.lines)
+
+
+def test_the_numbers_of_a_figure_are_those_that_it_draws():
+    figure, (left, right, third) = plt.subplots(1, 3)
+    band = [Estimate(0.5, 0.25, 0.75, ()), Estimate(1.0, 0.5, 1.25, ())]
+    plots.band(left, [1, 2], band, "a kernel")
+    left.axhline(0.3, label="a guide")  # is no data
+    plots.band(left, [3], [Estimate(1.0, -np.inf, np.inf, ())], "one seed")
+    left.set(title="one")
+    right.scatter([3.0], [4.0], label="dots")
+    plots.picture(right, np.zeros((2, 2, 1)))
+    plots.matrix(third, [[0.5, Estimate(2.0, 1.0, 3.0, ())]], ["r"], ["c", "d"])
+    rows = plots.points(figure).splitlines()
+    plt.close(figure)
+    assert rows == [
+        "panel,series,x,y,low,high",
+        "one,a kernel,1,0.5,0.25,0.75",
+        "one,a kernel,2,1,0.5,1.25",
+        "one,one seed,3,1,,",
+        "2,dots,3,4,,",
+        "3,r,c,0.5,,",
+        "3,r,d,2,,",
+    ]
+
+
 @pytest.mark.parametrize("texts", [{"alt": " ", "caption": "c"}, {"alt": "a", "caption": ""}])
 def test_a_figure_without_a_text_is_refused(axes, texts):
     with pytest.raises(ValueError, match="alt, caption: both must say something"):
         plots.show(axes.figure, name="fig-a", **texts)
+
+
+def test_a_figure_is_sharp_and_says_what_it_is(axes, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(plots, "display", lambda data, **more: shown.update(data, **more))
+    plots.band(axes, [1, 2], [Estimate(0.5, 0.25, 0.75, ())] * 2, "clean")
+    plots.show(axes.figure, name="fig-a", alt="An alt", caption="A <caption>")
+    told = shown["metadata"]["ntklib.figure"]
+    assert (told["name"], told["width"]) == ("fig-a", "640px")
+    assert told["csv"].count("\n") == 3
+    assert "A &lt;caption&gt;" in shown["text/html"]
+    image = Image.open(io.BytesIO(base64.b64decode(shown["image/png"])))
+    assert image.width == 2 * 640
+    assert not plt.fignum_exists(axes.figure.number)

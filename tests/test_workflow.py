@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import toy_book
+from nbformat import v4
 
 from ntklib import claims
 from workflow import collect, stage
@@ -471,12 +472,69 @@ def test_a_record_may_be_older_than_a_claim(first_book, monkeypatch):
     project = toy_book.use(first_book, monkeypatch)
     found = claims.read_result(first_book / RESULT)
     of_both = {"laptop": found, "cifar": dataclasses.replace(found, claims={})}
-    for part in ("verdicts.html", "results.md"):
+    for part in ("in_short.md", "results.md"):
         shown = stage.made(part, **stage.facts(project, "01_toy", of_both))
         assert "reproduced" in shown
         assert "not run" in shown
-    table = stage.made("claims.html", claims=[(project.registry["T1"], of_both)])
-    assert "not run" in table
+    table = stage.claims_table(project, {"01_toy": of_both})
+    assert 'data-verdict="reproduced"' in table
+    assert 'data-verdict="not run"' in table
+
+
+def test_a_page_begins_with_what_was_found(first_book, monkeypatch):
+    project = toy_book.use(first_book, monkeypatch)
+    cells = stage.page(project, "01_toy", "laptop", first_book / "data").cells
+    assert cells[0].source == "# A toy"
+    assert cells[1].source.startswith("## In short")
+    assert 'href="#T1"' in cells[1].source
+    assert "0.60 [0.60, 0.60]" in cells[1].source
+    assert "make run NB=01_toy PROFILE=laptop" in cells[2].source
+    tags = [cell.metadata.tags for cell in cells if cell.cell_type == "code"]
+    assert [t for t in tags if "hide-input" not in t] == [["parameters"]]
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_the_key_figure_stands_first_and_each_figure_has_its_numbers(tagged, tmp_path):
+    told = {
+        "name": "fig-a",
+        "alt": "one",
+        "caption": "two",
+        "width": "700px",
+        "csv": "panel,x\n1,2\n",
+    }
+    data = {"image/png": "iVBO", "text/html": "<figure>"}
+    shown = v4.new_output("display_data", data, metadata={"ntklib.figure": told})
+    tags = {"tags": ["key-figure"]} if tagged else {}
+    content = v4.new_notebook(cells=[v4.new_code_cell("x", outputs=[shown], metadata=tags)])
+    stage.as_figures(content, tmp_path / "01_a")
+    assert (tmp_path / "01_a" / "fig-a.csv").read_text() == told["csv"]
+    assert content.cells[0].metadata.mystnb.figure["name"] == "fig-a"
+    assert "../data/01_a/fig-a.csv" in content.cells[0].metadata.mystnb.figure["caption"]
+    first = stage.key_figure(content)
+    assert (first is not None) is tagged
+    if first:
+        assert first.source == ""
+        assert "figure" not in first.metadata.mystnb  # the name is that of the other
+
+
+def test_each_claim_says_how_to_cite_it_and_its_paper(first_book, monkeypatch):
+    project = toy_book.use(toy_book.ROOT, monkeypatch)
+    for claim in project.registry.claims:
+        shown = html.unescape(stage.made("cite.html", **stage.citations(project, claim)))
+        own, paper = re.findall(r"@\w+{([^,]+),", shown)
+        assert (own, paper) == (f"ntkcompanion-{claim.id}", claim.paper.key)
+        assert f"title  = {{{claim.id}. {claim.title}}}," in shown
+        assert shown.count("{") == shown.count("}")
+
+
+def test_all_results_are_data_too(first_book):
+    data = json.loads((first_book / "build" / "html" / "claims.json").read_text())
+    [claim] = data["claims"]
+    assert claim["page"] == "notebooks/01_toy.html#T1"
+    [found] = claim["results"]
+    assert (found["verdict"], found["record"]) == ("reproduced", None)
+    assert found["checks"][0]["value"] == 0.6
+    assert found["key"] == claims.read_result(first_book / RESULT).provenance.key
 
 
 def test_numbers_that_were_reported_stand_beside_ours(first_book, monkeypatch):
@@ -508,7 +566,7 @@ def test_no_text_of_a_result_is_taken_for_html(first_book, monkeypatch):
     claim = dataclasses.replace(project.registry["T1"], id=text, title=text)
     project.__dict__["registry"] = dataclasses.replace(project.registry, claims=(claim,))
     found = dataclasses.replace(found, claims={text: found.claims["T1"]})
-    for part in ("results.md", "verdicts.html"):
+    for part in ("results.md", "in_short.md"):
         shown = stage.made(part, **stage.facts(project, "01_toy", {"laptop": found}))
         assert text in html.unescape(shown)
         assert "<b>" not in shown
@@ -520,7 +578,10 @@ def test_a_page_names_the_profiles_that_it_has_no_result_of(first_book, monkeypa
     missing = "Prepared, but not run for this page: the profile"
     assert f"\n{missing} `cifar`.\n" in of_results(project, {"laptop": found})
     assert missing not in of_results(project, {"laptop": found, "cifar": found})
-    assert f"{missing} `cifar`." in stage.page(project, "01_toy", "laptop").cells[-1].source
+    assert (
+        f"{missing} `cifar`."
+        in stage.page(project, "01_toy", "laptop", first_book / "data").cells[-1].source
+    )
     project.profiles["paper"]["01_toy"] = {}
     assert f"{missing}s `cifar` and `paper`." in of_results(project, {"laptop": found})
 

@@ -49,11 +49,15 @@ def install_address(environ: Mapping[str, str]) -> str:
     return f"git+{server}/{repository}@{revision}"
 
 
-def portable(notebook: Notebook, address: str) -> nbformat.NotebookNode:
-    """The notebook as .ipynb, with a first cell that installs ntklib from the address."""
-    content = notebook.read()
+def with_install(content: nbformat.NotebookNode, address: str) -> nbformat.NotebookNode:
+    """A notebook with a first cell that installs ntklib from the address."""
     content.cells.insert(0, new_code_cell(INSTALL.format(address=address), id="install"))
     return content
+
+
+def portable(notebook: Notebook, address: str) -> nbformat.NotebookNode:
+    """The notebook as .ipynb, not executed, with a first cell that installs ntklib."""
+    return with_install(notebook.read(), address)
 
 
 def write(project: Project, folder: Path, address: str) -> None:

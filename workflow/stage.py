@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,14 +14,17 @@ from typing import Any
 
 import jinja2
 import nbformat
-from nbformat.v4 import new_markdown_cell
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from ntklib import claims
 from workflow import machine
 from workflow.collect import trusted
 from workflow.errors import BuildError, explained
 from workflow.history import history, reasons
-from workflow.plan import RESULT, Project
+from workflow.links import Links
+from workflow.plan import EXECUTED, RESULT, Project
+from workflow.portable import install_address, with_install
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,8 +33,8 @@ Found = dict[str, claims.Result]
 
 def prose(project: Project) -> list[Path]:
     """All files, besides executed notebooks and results, that the pages are made from."""
-    names = ["_config.yml", "_toc.yml", "CHANGELOG.md", "benchmarks/coverage.json"]
-    names += ["workflow/history.py", "workflow/stage.py"]
+    names = ["_config.yml", "_toc.yml", "CHANGELOG.md", "CITATION.cff", "benchmarks/coverage.json"]
+    names += [f"workflow/{name}.py" for name in ("history", "links", "stage")]
     files = [project.root / name for name in names]
     for folder in ("book", "records", "benchmarks/results", "workflow/templates"):
         files += [p for p in (project.root / folder).rglob("*") if p.is_file()]
@@ -45,6 +49,18 @@ def measured(estimate: claims.Estimate) -> str:
 def _in_cell(estimate: claims.Estimate) -> str:
     """The same for a cell of a table, where a line may break before the interval, not in it."""
     return measured(estimate).replace(", ", ",\N{NO-BREAK SPACE}")
+
+
+def _number(check: claims.Estimate) -> str:
+    """A value with its interval, as short as it can be told."""
+    small = 0 < abs(check.value) < 0.005
+    return (f"{check:.1e}" if small else f"{check:.2f}").replace("-", "\N{MINUS SIGN}")
+
+
+def _asked(check: claims.CheckResult) -> str:
+    """What was asked of a value, as it is written by hand."""
+    signs = {">=": "≥", "<=": "≤", "-": "\N{MINUS SIGN}"}
+    return re.sub(">=|<=|-", lambda match: signs[match[0]], check.predicate)
 
 
 def _labels(found: Found) -> list[str]:
@@ -62,6 +78,14 @@ def _check(result: claims.Result, claim: claims.Claim, name: str) -> claims.Chec
     return result.claims[claim.id].checks.get(name) if claim.id in result.claims else None
 
 
+def _comparable(claim: claims.Claim, found: Found) -> claims.Estimate | None:
+    """What was measured in a paper's own setting of the number that it reports; None if nothing."""
+    if claim.reported is None or claim.reported.value is None or "paper" not in found:
+        return None
+    names = [n for n, v in claim.reported.values.items() if v == claim.reported.value]
+    return next((e for n, e in found["paper"].measurements.items() if n in names), None)
+
+
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES),
     autoescape=True,
@@ -71,7 +95,10 @@ _TEMPLATES = jinja2.Environment(
 )
 _TEMPLATES.globals.update(badge=claims.badge, icons=claims.ICONS)
 _TEMPLATES.filters.update(measured=measured, in_cell=_in_cell, labels=_labels, json=json.dumps)
-_TEMPLATES.filters.update(verdict=_verdict, check=_check)
+_TEMPLATES.filters.update(
+    verdict=_verdict, check=_check, number=_number, asked=_asked, comparable=_comparable
+)
+_TEMPLATES.globals.update(finding=claims.finding, headline=claims.headline)
 
 
 def made(template: str, **values: Any) -> str:
@@ -114,39 +141,152 @@ def facts(project: Project, notebook: str, found: Found) -> dict[str, Any]:
     }
 
 
-def as_figures(content: nbformat.NotebookNode) -> None:
+def _figures(cell: nbformat.NotebookNode) -> list[tuple[nbformat.NotebookNode, dict[str, str]]]:
+    """The outputs of a cell that `ntklib.plots.show` has made, with what they say of themselves."""
+    found = [(o, o.get("metadata", {}).get("ntklib.figure")) for o in cell.get("outputs", [])]
+    return [(output, about) for output, about in found if about]
+
+
+def as_figures(content: nbformat.NotebookNode, data: Path) -> None:
     """Turns pictures shown with `ntklib.plots.show` into figures with alt text and caption.
 
-    MyST-NB takes both from the cell's metadata only; the notebook knows them when it runs.
+    MyST-NB takes both from the cell's metadata only; the notebook knows them when it runs. The
+    numbers go to a folder, as CSV.
     """
     for cell in content.cells:
+        for output, figure in _figures(cell):
+            output.data.pop("text/html", None)
+            caption = figure["caption"]
+            if figure.get("csv", "").count("\n") > 1:
+                data.mkdir(parents=True, exist_ok=True)
+                (data / f"{figure['name']}.csv").write_text(figure["csv"], encoding="utf-8")
+                where = f"../data/{data.name}/{figure['name']}.csv"
+                caption += f' <a href="{where}" download>Numbers (CSV)</a>'
+            cell.metadata["mystnb"] = {
+                "image": {"alt": figure["alt"], "width": figure["width"]},
+                "figure": {"caption": caption, "name": figure["name"]},
+            }
+
+
+def key_figure(content: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """The figure that carries a page, of the cell tagged `key-figure`, as a cell without code."""
+    for cell in content.cells:
+        for output, figure in (
+            _figures(cell) if "key-figure" in cell.metadata.get("tags", []) else []
+        ):
+            shown = {"alt": figure["alt"], "width": figure["width"]}
+            image = {"mystnb": {"image": shown}, "tags": ["remove-input"]}
+            source = "# Shown again further below."  # a cell without any would be left out
+            return new_code_cell(source, outputs=[output], metadata=image, id="key-figure")
+    return None
+
+
+def as_boxes(content: nbformat.NotebookNode, project: Project, known: dict[str, Any]) -> None:
+    """Adds to the box of each claim how to cite it and its paper."""
+    for cell in content.cells:
         for output in cell.get("outputs", []):
-            figure = output.get("metadata", {}).get("ntklib.figure")
-            if figure:
-                output.data.pop("text/html")
-                cell.metadata["mystnb"] = {
-                    "image": {"alt": figure["alt"]},
-                    "figure": {"caption": figure["caption"], "name": figure["name"]},
-                }
+            for claim in known["claims"]:
+                shown = output.get("data", {}).get("text/html", "")
+                if f'class="claim-box" id="{claim.id}"' in shown:
+                    output.data["text/html"] = shown + made(
+                        "cite.html", **citations(project, claim)
+                    )
 
 
-def page(project: Project, notebook: str, live: str) -> nbformat.NotebookNode:
-    """The page of a notebook: as executed, with verdicts, results and provenance."""
+def citations(project: Project, claim: claims.Claim) -> dict[str, Any]:
+    """BibTeX of a claim and of its paper, and what it is made from."""
+    book = yaml.safe_load((project.root / "CITATION.cff").read_text(encoding="utf-8"))
+    entries = (project.root / "book" / "references.bib").read_text(encoding="utf-8")
+    entry = re.search(rf"^@\w+{{{claim.paper.key},.*?^}}", entries, re.DOTALL | re.MULTILINE)
+    return {"claim": claim, "book": book, "paper": entry[0] if entry else ""}
+
+
+def folded(content: nbformat.NotebookNode) -> None:
+    """Folds code, but for the parameters, which are there to be changed; what follows without an
+    output between is one piece. What shows itself as plain text only is folded, too.
+    """
+    kept: list[nbformat.NotebookNode] = []
+    for cell in content.cells:
+        tags = set(cell.metadata.get("tags", []))
+        if "injected-parameters" in tags:  # papermill's; they stand at the end of the page
+            continue
+        if cell.cell_type == "code" and "parameters" not in tags:
+            shown = [o.get("data", {"text/html": ""}) for o in cell.outputs]
+            plain = shown and all(set(data) == {"text/plain"} for data in shown)
+            box = any('class="claim-box"' in data.get("text/html", "") for data in shown)
+            hide = "hide-cell" if plain else "remove-input" if box else "hide-input"
+            cell.metadata["tags"] = [*sorted(tags - {"hide-input"}), hide]
+            if kept and "hide-input" in kept[-1].metadata.get("tags", []) and not kept[-1].outputs:
+                cell.source = f"{kept.pop().source}\n\n\n{cell.source}"
+        kept.append(cell)
+    content.cells = kept
+
+
+def page(project: Project, notebook: str, live: str, data: Path) -> nbformat.NotebookNode:
+    """The page of a notebook: as executed, with what was found first, results and provenance."""
     content, _ = trusted(project, notebook, live, project.parameters(notebook, live))
     known = facts(project, notebook, results(project, notebook, live))
-    as_figures(content)
-    content.cells.insert(1, new_markdown_cell(made("verdicts.html", **known)))
-    content.cells.append(new_markdown_cell(made("results.md", **known)))
+    as_figures(content, data / notebook)
+    as_boxes(content, project, known)
+    figure = key_figure(content)
+    folded(content)
+    about = _figures(figure)[0][1] if figure else None
+    content.cells[1:1] = [
+        _generated(made("in_short.md", **known), "in-short"),
+        *([figure] if figure else []),
+        _generated(made("rerun.md", **known, about=about), "rerun"),
+    ]
+    content.cells.append(_generated(made("results.md", **known), "results"))
     return content
 
 
-def claims_table(project: Project, live: str) -> str:
-    """The table of all claims, the front page of the book; those with results come first."""
-    rows = [
-        (c, results(project, str(c.notebook), live) if c.status == "available" else {})
-        for c in sorted(project.registry.claims, key=lambda claim: claim.status != "available")
-    ]
-    return made("claims.html", claims=rows)
+def _generated(text: str, name: str) -> nbformat.NotebookNode:
+    """A cell of text that the notebook does not have."""
+    return new_markdown_cell(text, metadata={"generated": True}, id=name)
+
+
+def all_results(project: Project, live: str) -> dict[str, Found]:
+    """The results of all pages of the book."""
+    return {notebook: results(project, notebook, live) for notebook in project.published()}
+
+
+def claims_table(project: Project, found: dict[str, Found]) -> str:
+    """The table of all claims by question; those with results come first."""
+    registry = project.registry
+    questions = {
+        question: sorted(
+            [(registry[i], found.get(registry[i].notebook or "", {})) for i in ids],
+            key=lambda row: not row[1],
+        )
+        for question, ids in registry.questions.items()
+    }
+    profiles = dict.fromkeys(profile for of_page in found.values() for profile in of_page)
+    verdicts = [*dict.fromkeys(claims.ICONS)][:-3]  # the others are outcomes of checks
+    lists = {"papers": registry.papers, "profiles": profiles, "verdicts": verdicts}
+    return made("claims.html", questions=questions, **lists)
+
+
+def front(
+    project: Project, found: dict[str, Found], live: str, pages: dict[str, nbformat.NotebookNode]
+) -> str:
+    """What was found, in a few words: findings, the figure that carries the book, the tally."""
+    registry = project.registry
+    here = {c.id: found[c.notebook][live] for c in registry.claims if c.notebook in found}
+    verdicts = [_verdict(here[c.id], c) for c in registry.claims if c.id in here]
+    tally = {verdict: verdicts.count(verdict) for verdict in claims.ICONS if verdict in verdicts}
+    shown = [(registry[claim], here[claim]) for claim in registry.front if claim in here]
+    figure, about = None, None
+    if registry.figure in pages and (cell := key_figure(pages[registry.figure])):
+        [(figure, about)] = _figures(cell)
+    return made(
+        "front.md",
+        shown=shown,
+        tally=tally,
+        planned=len(registry.claims) - len(here),
+        figure=figure,
+        about=about,
+        notebook=registry.figure,
+    )
 
 
 def agreement(project: Project, live: str) -> str:
@@ -180,33 +320,68 @@ def benchmarks_tables(files: Iterable[Path]) -> str:
     return made("benchmarks.md", machines=[list(of_machine.values()) for of_machine in works])
 
 
+def contents(toc: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
+    """The table of contents, with a title for each page that has one besides its heading."""
+    for part in toc.get("parts", [toc]):
+        for chapter in part["chapters"]:
+            if chapter["file"] in titles:
+                chapter["title"] = titles[chapter["file"]]
+    return toc
+
+
 def stage(project: Project, live: str) -> None:
     """Writes the sources of the book to `build/source/`."""
     root, source = project.root, project.root / "build" / "source"
     shutil.rmtree(source, ignore_errors=True)
-    (source / "notebooks").mkdir(parents=True)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy2(root / name, source / name)
+    extra = source / "extra"  # copied as it is, and over what Sphinx offers to download
+    for folder in (source / "notebooks", source / "generated", extra / "_sources/notebooks"):
+        folder.mkdir(parents=True)
+    shutil.copy2(root / "_config.yml", source / "_config.yml")
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
-    provenance = []
-    for notebook in project.published():
-        content = page(project, notebook, live)
+    found = all_results(project, live)
+    pages = {nb: page(project, nb, live, extra / "data") for nb in found}
+    titles = {nb: content.cells[0].source.removeprefix("# ") for nb, content in pages.items()}
+    links = Links(source / "book", project.registry, titles)
+    for path in (source / "book").glob("*.md"):
+        path.write_text(links.claims(path.read_text("utf-8"), "../notebooks/"), encoding="utf-8")
+    sections, sidebar = [], {}
+    for notebook, content in pages.items():
+        executed = EXECUTED.format(profile=live, notebook=notebook)
+        offered = nbformat.read(root / executed, as_version=4)
+        if os.environ.get("GITHUB_SHA"):
+            offered = with_install(offered, install_address(os.environ))
+        nbformat.write(offered, extra / "_sources" / "notebooks" / f"{notebook}.ipynb")
+        links.add(content, notebook)
         nbformat.write(content, source / "notebooks" / f"{notebook}.ipynb")
-        known = facts(project, notebook, results(project, notebook, live))
-        titles = "; ".join(f"{claim.id}. {claim.title}" for claim in known["claims"])
-        provenance.append(made("provenance.md", **known, title=titles))
+        known = facts(project, notebook, found[notebook])
+        heading = "; ".join(f"{claim.id}. {claim.title}" for claim in known["claims"])
+        sections.append(f"## {heading}\n\n{made('provenance.md', **known)}")
+        ids = ", ".join(claim.id for claim in known["claims"])
+        sidebar[f"notebooks/{notebook}"] = f"{ids}. {titles[notebook]}"
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    (source / "_toc.yml").write_text(
+        yaml.safe_dump(contents(toc, sidebar), sort_keys=False), encoding="utf-8"
+    )
+    changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     generated = {
-        "claims_table": claims_table(project, live),
+        "front": front(project, found, live, pages),
+        "claims_table": claims_table(project, found),
         "agreement": agreement(project, live),
-        "provenance": "\n".join(provenance),
+        "provenance": "\n".join(sections),
         "coverage": coverage(root / "benchmarks" / "coverage.json"),
         "history": made("history.md", claims=project.registry.claims, history=history(root)),
-        "reasons": reasons((root / "CHANGELOG.md").read_text(encoding="utf-8")),
+        "reasons": reasons(changelog),
+        "changelog": changelog.partition("\n")[2],
         "benchmarks": benchmarks_tables((root / "benchmarks" / "results").glob("*.json")),
     }
-    (source / "generated").mkdir()
     for name, text in generated.items():
         (source / "generated" / f"{name}.md").write_text(text, encoding="utf-8")
+    data = claims.export(project.registry, found, live)
+    (extra / "claims.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    repository = os.environ.get("GITHUB_REPOSITORY", "").partition("/")[2]  # if it is published
+    (extra / "404.html").write_text(
+        made("404.html", home=f"/{repository}/" if repository else ""), encoding="utf-8"
+    )
 
 
 def render(project: Project) -> None:

@@ -22,24 +22,33 @@ def links(page: str, environ: Mapping[str, str]) -> dict[str, str]:
         environ: Environment variables.
 
     Returns:
-        Addresses by name: ``repository`` and ``source``, for a notebook also ``colab`` and
-        ``binder``. Empty where the repository is unknown or not on github.com, the only host that
-        Colab opens.
+        Addresses by name: ``repository``, ``source`` and ``issue``, for a notebook also ``colab``
+        and ``binder``. Empty where the repository is unknown or not on github.com, the only host
+        that Colab opens.
     """
     repository = environ.get("GITHUB_REPOSITORY", "")
     if not repository or environ.get("GITHUB_SERVER_URL", GITHUB) != GITHUB:
         return {}
     home = f"{GITHUB}/{repository}"
+    issue = f"{home}/issues/new?title={page}"
     if not page.startswith("notebooks/"):
-        return {"repository": home, "source": f"{home}/blob/main/{page}.md"}
+        return {"repository": home, "source": f"{home}/blob/main/{page}.md", "issue": issue}
     path = f"{repository}/blob/notebooks/{page}.ipynb"
     binder = f"https://mybinder.org/v2/gh/{repository}/notebooks"
     return {
         "repository": home,
         "source": f"{home}/blob/main/{page}.py",
+        "issue": issue,
         "colab": f"https://colab.research.google.com/github/{path}",
         "binder": f"{binder}?urlpath=lab/tree/{page}.ipynb",
     }
+
+
+def published(environ: Mapping[str, str]) -> str:
+    """Make the address of the published book, on GitHub's pages; empty where it is unknown."""
+    owner, _, name = environ.get("GITHUB_REPOSITORY", "").partition("/")
+    known = name and environ.get("GITHUB_SERVER_URL", GITHUB) == GITHUB
+    return f"https://{owner.lower()}.github.io/{name}/" if known else ""
 
 
 def button(url: str, text: str, icon: str) -> dict[str, str]:
@@ -64,6 +73,7 @@ def add_buttons(
     source = [
         button(url["repository"], "Repository", "fab fa-github"),
         button(url["source"], "Source of this page", "fas fa-code"),
+        button(url["issue"], "Question or mistake?", "fas fa-lightbulb"),
     ]
     groups.append(("Source", "fab fa-github", source))
     context["header_buttons"][:0] = [

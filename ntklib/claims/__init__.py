@@ -6,8 +6,9 @@ takes what it says of recorded results from `Page.record`. Nothing here needs JA
 
 from ntklib.claims._estimates import Estimate, difference, estimate, estimates, ratio
 from ntklib.claims._files import RegistryError
+from ntklib.claims._findings import export, finding, headline
 from ntklib.claims._page import Page
-from ntklib.claims._registry import Check, Claim, Margin, Paper, Registry, Reported, load
+from ntklib.claims._registry import Check, Claim, Margin, Paper, Registry, Reported, Words, load
 from ntklib.claims._results import (
     CheckResult,
     ClaimResult,
@@ -48,11 +49,15 @@ __all__ = [
     "Reported",
     "Result",
     "Soundness",
+    "Words",
     "badge",
     "decide",
     "difference",
     "estimate",
     "estimates",
+    "export",
+    "finding",
+    "headline",
     "load",
     "ratio",
     "read_result",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from ntklib.claims._files import RegistryError, located, read_yaml, render, validate
@@ -98,6 +99,23 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Words:
+    """What a result says of a claim, in words; `{name}` stands for the value of a check.
+
+    Attributes:
+        unit: what the headline's number is counted in, as it follows the number.
+        holds: said where the headline holds.
+        fails: said where it fails.
+        but: said where another check fails, by its name.
+    """
+
+    unit: str
+    holds: str
+    fails: str
+    but: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Claim:
     """One claim of a paper, with the checks that decide it. Shown as a box."""
 
@@ -112,6 +130,7 @@ class Claim:
     checks: tuple[Check, ...]
     exploratory: bool = False
     headline: str | None = None
+    finding: Words | None = field(default=None, repr=False)  # no result depends on it
 
     def _repr_html_(self) -> str:
         return render("claim.html", claim=self)
@@ -119,11 +138,23 @@ class Claim:
 
 @dataclass(frozen=True)
 class Registry:
-    """All papers and claims, in the order of the file."""
+    """All papers and claims, in the order of the file.
+
+    Attributes:
+        papers: the papers, by key.
+        claims: the claims.
+        lineages: of the profiles.
+        questions: the ids of the claims that answer each question.
+        front: the ids of the claims whose findings stand on the front page.
+        figure: the notebook whose key figure stands there.
+    """
 
     papers: dict[str, Paper]
     claims: tuple[Claim, ...]
     lineages: Lineages = field(default_factory=dict)
+    questions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    front: Sequence[str] = ()
+    figure: str | None = None
 
     def __getitem__(self, claim_id: str) -> Claim:
         for claim in self.claims:
@@ -181,7 +212,23 @@ def load(path: str | Path | None = None, profiles: str | Path | None = None) -> 
         if entry["id"] in claims:
             raise RegistryError(f"{where}: the id is used twice")
         claims[entry["id"]] = _claim(entry, where, papers, lineages)
-    return Registry(papers, tuple(claims.values()), lineages)
+    questions = content.get("questions") or {"All claims": list(claims)}
+    asked = [claim for ids in questions.values() for claim in ids]
+    if sorted(asked) != sorted(claims):
+        odd = sorted({*asked, *claims} - ({*asked} & {*claims})) or ["one of them twice"]
+        raise RegistryError(f"{path}: questions: each claim stands under one; not so: {odd[0]}")
+    if unknown := sorted({*content.get("front", [])} - set(claims)):
+        raise RegistryError(
+            f"{path}: front: {unknown[0]!r} is unknown; allowed: {', '.join(claims)}"
+        )
+    return Registry(
+        papers,
+        tuple(claims.values()),
+        lineages,
+        questions,
+        content.get("front", ()),
+        content.get("figure"),
+    )
 
 
 def _claim(
@@ -210,6 +257,15 @@ def _claim(
         ),
         "headline": entry.get("headline", _first_evidence(entry["checks"])),
     }
+    if "finding" in entry:
+        made["finding"] = words = Words(**entry["finding"])
+        texts = [words.holds, words.fails, *words.but.values()]
+        named = {name for text in texts for _, name, _, _ in Formatter().parse(text) if name}
+        if unknown := sorted(named.union(words.but) - set(names)):
+            raise RegistryError(
+                f"{where}: finding names {unknown[0]!r}, which is no check; "
+                f"allowed: {', '.join(names)}"
+            )
     return Claim(**entry | made)
 
 

@@ -146,19 +146,28 @@ class Outcome(ClaimResult):
         rows = [
             (name, check.kind, quantities[name], check.predicate, f"{check:.3f}", check.outcome)
             for name, check in self.checks.items()
-        ] + [
-            ("soundness", "gate", f.meaning, f"<= {f.limit:g}", f"{f.value:.3f}", f.outcome)
+        ]
+        sound = [
+            (f.name, "gate", f.meaning, f"<= {f.limit:g}", f"{f.value:.3f}", f.outcome)
             for f in self.soundness
         ]
-        cells = [(*row, f"{ICONS[outcome]} {outcome}") for *row, outcome in rows]
+        cells, of_attacks = (
+            [(*row, f"{ICONS[outcome]} {outcome}") for *row, outcome in some]
+            for some in (rows, sound)
+        )
         seeds = f"{len(set(self.seeds))} seeds"
-        shown = {"badge": badge(self.verdict), "seeds": seeds, "profile": self.profile}
-        shown["reason"] = self.reason
+        shown: dict[str, Any] = {
+            "badge": badge(self.verdict),
+            "seeds": seeds,
+            "profile": self.profile,
+        }
+        shown |= {"reason": self.reason, "claim": self.claim.id, "sound": of_attacks}
+        shown["all_sound"] = all(f.ok for f in self.soundness)
         text = f"{self.claim.id}: {self.verdict} ({seeds}): {self.reason}"
         return {
             MIME: self.as_dict(),
             "text/html": render("outcome.html", **shown, rows=cells),
-            "text/plain": "\n".join([text, *("  ".join(row) for row in cells)]),
+            "text/plain": "\n".join([text, *("  ".join(row) for row in cells + of_attacks)]),
         }
 
 

@@ -17,11 +17,11 @@ HTML = Path(os.environ.get("BOOK_HTML", ROOT / "build/html")).resolve()
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-# Without the redirect at the top, and the templates among the theme's static files.
+# Without the redirect at the top, the page for what is missing, and the theme's templates.
 PAGES = sorted(
     str(page.relative_to(HTML))
     for page in HTML.rglob("*.html")
-    if page != HTML / "index.html" and HTML / "_static" not in page.parents
+    if page not in (HTML / "index.html", HTML / "404.html") and HTML / "_static" not in page.parents
 )
 SILENT = [  # so that Chromium asks a network for nothing of its own
     "--no-sandbox",
@@ -75,10 +75,16 @@ def problems(name: str, scheme: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
+def loaded(name: str, scheme: str) -> set[str]:
+    """The files that the page has asked for; filled by `page`."""
+    return set()
+
+
+@pytest.fixture(scope="module")
 def page(
-    browser: Browser, html: Path, name: str, scheme: str, problems: list[str]
+    browser: Browser, html: Path, name: str, scheme: str, problems: list[str], loaded: set[str]
 ) -> Iterator[Page]:
-    """A page in one colour scheme, its formulas set. All tests of the page share it."""
+    """A page in one colour scheme. All tests of the page share it."""
     with browser.new_page(color_scheme=scheme) as tab:
         tab.on("pageerror", lambda error: problems.append(f"error: {error}"))
         tab.on(
@@ -92,7 +98,7 @@ def page(
                 or problems.append(f"network: {request.url}")
             ),
         )
+        tab.on("request", lambda request: loaded.add(request.url.partition("?")[0]))
         tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
         tab.goto((html / name).as_uri())
-        tab.evaluate("window.MathJax?.startup?.promise")
         yield tab
