@@ -290,7 +290,7 @@ Markdown(
     "| --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(lines)
 )
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 figure, panels = plt.subplots(1, len(radii), figsize=(9, 3.8), sharey=True)
 for axes, r in zip(panels, radii, strict=True):
     for k, m in enumerate(methods):
@@ -298,8 +298,9 @@ for axes, r in zip(panels, radii, strict=True):
         values = [claims.estimate(found[m, d, r]["PGD"]) for d in of_method]
         at = [depths.index(d) + 0.15 * (k - 1.5) for d in of_method]
         middle = np.array([e.value for e in values])
-        reach = [middle - [e.low for e in values], [e.high for e in values] - middle]
-        axes.errorbar(at, middle, np.abs(reach), fmt="o", color=plots.COLOURS[k], label=m)
+        reach = np.abs([middle - [e.low for e in values], [e.high for e in values] - middle])
+        colour = plots.style(axes, m)["color"]
+        axes.errorbar(at, middle, reach, fmt="o", color=colour, label=m)
     axes.set(xticks=range(len(depths)), xticklabels=depths, xlabel="dense layers")
     axes.set(title=f"ε = {radii[r]:.3g}", ylim=(0, 1))
 panels[0].set(ylabel="accuracy under PGD")

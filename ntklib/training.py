@@ -1,6 +1,7 @@
 """Training of finite and linearised networks: standard, adversarial, and resumable."""
 
 import json
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -26,6 +27,9 @@ from ntklib.models import Model, Variables
 from ntklib.recipes import SGD, Augmentation, Recipe
 
 __all__ = ["SGD", "Augmentation", "CheckpointError", "DivergedError", "History", "Recipe", "fit"]
+
+
+_PATIENCE = 20  # between two checkpoints, in units of what writing one takes
 
 
 class DivergedError(RuntimeError):
@@ -80,9 +84,10 @@ def fit(
         on_step: called after each update with its number, from 1 and counted over all epochs, and a
             copy of the variables.
         keep: epochs after which the variables are kept in `History.kept`; 0 is the start.
-        checkpoint: a file that holds the state after the last whole epoch. If it exists, training
-            goes on from there, to the same bits as without the interruption; the callback is called
-            for what remains, and anew for an epoch that was cut off. The epochs may grow, if the
+        checkpoint: a file that holds the state after one of the last epochs: it is written after
+            an epoch, as long as that takes a small part of the time, and at the end. If it exists,
+            training goes on from there, to the same bits as without the interruption; the callback
+            is called for what remains, and anew for what was lost. The epochs may grow, if the
             learning rate does not change with them; all else must be as it was.
         store: a folder of checkpoints of many runs, created if need be. Each has the name of its
             run, a hash of its data, program and key, so that a run found there goes on, and is not
@@ -139,6 +144,7 @@ def fit(
             raise ValueError(f"epochs: {epochs} is less than the {len(history.loss)} of checkpoint")
     state = jax.tree.map(jnp.array, state)  # a copy: `update` overwrites its arguments
 
+    pause = 0.0
     for epoch in range(len(history.loss) + 1, epochs + 1):
         batches = _batches(key_order, epoch, n, batch_size)
         last_step = (epoch - 1) * per_epoch
@@ -154,8 +160,10 @@ def fit(
         _record(history, measured, [len(batch) for batch in batches])
         if epoch in keep:
             history.kept[epoch] = jax.tree.map(jnp.copy, _shown(state))
-        if checkpoint is not None:
+        if checkpoint is not None and (epoch == epochs or time.monotonic() > pause):
+            begun = time.monotonic()
             checkpoints.save(checkpoint, run, _content(state, history))
+            pause = time.monotonic() + _PATIENCE * (time.monotonic() - begun)
     history.variables = _shown(state)
     return history
 
