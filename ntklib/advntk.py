@@ -188,7 +188,8 @@ def fit(
     weights, then $\varpi \leftarrow \varpi - \eta\, g / (\|g\| + 10^{-8})$ with the gradient g of
     $\frac{1}{2b} \sum_i \|f_\varpi(x'_i) - y_i\|^2$, the attacked images $x'_i$ held fixed. So a
     step has the length $\eta$. The sign of a weight at zero counts as positive, as in the official
-    code; without it nothing would ever move.
+    code; without it nothing would ever move. One weight for all is the time of each of n inputs, so
+    that its steps are $\eta / \sqrt n$: $D$ moves as far.
 
     Args:
         kernel_fn: see `ntklib.infinite.twin`.
@@ -223,6 +224,7 @@ def fit(
     n, c = targets.shape
     shape = {"inputs": (n, 1), "inputs and classes": (n, c), "nothing": (1, 1)}[share]
     _fits(gram, np.zeros(shape), targets)
+    length = rate / np.sqrt(n) if share == "nothing" else rate
 
     run = {
         "attack": repr(attack),
@@ -253,7 +255,7 @@ def fit(
         errors = cross @ coefficients - np.eye(c)[np.asarray(y)]
         losses.append(float((errors**2).sum() / (2 * size)))
         gradient = pullback(cross.T @ errors / size) * np.where(weights < 0, -1, 1)
-        weights = weights - rate * gradient / (np.linalg.norm(gradient) + 1e-8)
+        weights = weights - length * gradient / (np.linalg.norm(gradient) + 1e-8)
         if not (np.isfinite(losses[-1]) and np.isfinite(weights).all()):
             raise DivergedError(
                 f"step {step}: the loss is {losses[-1]}; lower the learning rate, which is {rate:g}"

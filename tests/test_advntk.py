@@ -152,6 +152,22 @@ def test_weights_learn_to_withstand(key):
     assert attacks.correct(function(held.x), held.y).mean() > 0.9
 
 
+def test_one_weight_moves_the_times_as_far_as_many_do(key):
+    train, held = splits()
+    found = advntk.fit(
+        NET,
+        train,
+        held,
+        key,
+        attack=ATTACK,
+        learning_rate=0.3,
+        steps=1,
+        batch_size=20,
+        share="nothing",
+    )
+    assert np.linalg.norm(np.full(60, found.weights)) == pytest.approx(0.3)
+
+
 def test_a_kernel_of_neural_tangents_learns_the_same(key):
     train, held = splits()
     _, _, kernel_fn = stax.serial(
