@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ntklib import claims
 from workflow.errors import UsageError
 from workflow.plan import SWEEP, Project, places
@@ -177,9 +179,10 @@ def _panel(
             lines.setdefault(label(rest), []).append((x, check))
     for text, entries in lines.items():
         entries.sort(key=lambda entry: entry[0])
-        values = [check.value for _, check in entries]
-        errors = [[c.value - c.low for _, c in entries], [c.high - c.value for _, c in entries]]
-        axes.errorbar([x for x, _ in entries], values, errors, capsize=3, label=text)
+        value, low, high = np.array([(c.value, c.low, c.high) for _, c in entries]).T
+        errors = np.array([value - low, high - value])
+        errors[~np.isfinite(errors)] = np.nan  # an end that is not finite is not drawn
+        axes.errorbar([x for x, _ in entries], value, errors, capsize=3, label=text)
     [asked] = [check for check in claim.checks if check.name == claim.headline]
     margin = asked.margin_for(profile)
     assert margin is not None  # else the check would have no result
