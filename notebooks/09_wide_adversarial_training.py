@@ -484,14 +484,14 @@ plots.show(
 # %% tags=["hide-input"]
 explore.slider(
     curves,
-    [f"{t:.2g}" for t in times],
+    [np.format_float_positional(t, precision=2, fractional=False, trim="-") for t in times],
     name="explore-phases",
     label="training time (1/λ₁)",
     quantity="accuracy under PGD",
     start=len(times) // 2,
     alt="Accuracy under PGD against training time on a logarithmic scale, for four strengths of "
     "the attack; the numbers are in the table.",
-    caption="The same, one time at a time.",
+    caption="The rows of the phase diagram as curves, one training time at a time.",
 )
 
 
