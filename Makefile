@@ -41,7 +41,7 @@ run: $(READY)    ## run one notebook: make run NB=ntk_transfer PROFILE=laptop SE
 	@$(BIN)/python -m workflow run "$$NB" --profile "$$PROFILE" --set="$$SET"
 
 sweep: $(READY)  ## run one on a grid: make sweep NB=ntk_transfer GRID="epsilon=0.1,0.2 width=64,256"
-	@$(BIN)/python -m workflow sweep "$$NB" --grid "$$GRID" --profile "$$PROFILE" --set="$$SET"
+	@$(BIN)/python -m workflow sweep "$$NB" --grid="$$GRID" --profile "$$PROFILE" --set="$$SET"
 
 record: $(READY) ## run one notebook and keep its result under records/
 	@$(BIN)/python -m workflow record "$$NB" --profile "$$PROFILE" --set="$$SET"
