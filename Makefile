@@ -1,14 +1,14 @@
 # Every target creates the environment from the lock first, if it is not there.
-# Variables: PYTHON (to create .venv), NB (a notebook), PROFILE, SET ("name=value ..."), JOBS,
-# WORK (names of benchmarks).
+# Variables: PYTHON (to create .venv), NB (a notebook), PROFILE, SET ("name=value ..."), GRID
+# ("name=value,value ..."), WORK (names of benchmarks).
 PYTHON ?= python3
 PROFILE ?= laptop
-export NB PROFILE SET WORK
+export NB PROFILE SET GRID WORK
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: env book test check run record fresh colab peers bench lock clean help
+.PHONY: env book test check run sweep record fresh colab peers bench lock clean help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -39,6 +39,9 @@ check: $(READY)  ## format, lint, types and the fast tests, in two minutes
 
 run: $(READY)    ## run one notebook: make run NB=ntk_transfer PROFILE=laptop SET="seeds=[7]"
 	@$(BIN)/python -m workflow run "$$NB" --profile "$$PROFILE" --set="$$SET"
+
+sweep: $(READY)  ## run one on a grid: make sweep NB=ntk_transfer GRID="epsilon=0.1,0.2 width=64,256"
+	@$(BIN)/python -m workflow sweep "$$NB" --grid="$$GRID" --profile "$$PROFILE" --set="$$SET"
 
 record: $(READY) ## run one notebook and keep its result under records/
 	@$(BIN)/python -m workflow record "$$NB" --profile "$$PROFILE" --set="$$SET"

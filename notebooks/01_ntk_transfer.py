@@ -93,7 +93,7 @@ import optax
 from IPython.display import Markdown
 from jax.tree_util import Partial
 
-from ntklib import attacks, data, infinite, models, plots, training
+from ntklib import attacks, data, explore, infinite, models, plots, training
 
 widths = [width // 4, width, 6 * width]
 epsilons = [epsilon * r for r in (0.25, 0.5, 1.0, 1.5, 2.0)]
@@ -259,6 +259,34 @@ plots.show(
     caption=f"Test images of seed {seeds[0]} and what each attack adds to them, at ε = "
     f"{epsilon:.3g}. The kernel's perturbation, and that of linear regression, were computed "
     "without any network.",
+)
+
+# %% [markdown]
+# The first of these images at one radius after the other: what the kernel's attack makes of it,
+# and how the networks and the regressions take it. The margin is the output for the right class;
+# the image is classified correctly where it is above zero.
+
+# %% tags=["hide-input"]
+first, radii = runs[0], np.linspace(0, epsilons[-1], 9)
+attacked = np.stack([first.images("NTK", radius)[examples[0]] for radius in radii])
+functions = {"NTK (no training)": first.regressors["NTK"]}
+functions |= {"linear regression": first.regressors[linear]}
+functions |= {f"network, width {w}": network for w, network in first.networks.items()}
+right = float(first.test.signs()[examples[0]].squeeze())
+margins = {name: right * np.ravel(f(attacked)) for name, f in functions.items()}
+changed = [sum(m[0] > 0 >= m[k] for m in margins.values()) for k in range(len(radii))]
+explore.slider(
+    margins,
+    [f"{radius:.3g}" for radius in radii],
+    name="explore-transfer",
+    label="radius ε",
+    quantity="margin",
+    start=len(radii) // 2,
+    images={"image": attacked, "added": 0.5 + (attacked - attacked[0]) / (4 * epsilon)},
+    alt=f"Margins of {len(margins)} functions on one test image against the radius of the kernel's "
+    f"attack. At the largest radius it has changed the class for {changed[-1]} of them.",
+    caption=f"A test image of seed {seeds[0]} under the kernel's attack, and the margins. In what "
+    "is added, grey is zero.",
 )
 
 # %% [markdown]

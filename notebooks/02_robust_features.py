@@ -86,7 +86,7 @@ import numpy as np
 from IPython.display import Markdown
 from scipy import stats
 
-from ntklib import attacks, data, features, infinite, models, plots
+from ntklib import attacks, data, explore, features, infinite, models, plots
 
 draws = [
     data.load(dataset, classes=classes, n_train=n_train, n_test=n_test, pool=pool, seed=seed)
@@ -267,6 +267,31 @@ plots.show(
     "Those of small indices are smooth shapes; those of large indices are fine-grained patterns.",
     caption="Gradients of features and of two groups in the image, scaled to the range from black "
     f"to white (seed {seeds[0]}).",
+)
+
+# %% [markdown]
+# One feature after the other, of the same seed, beside what it can do.
+
+# %% tags=["hide-input"]
+browsed = np.unique(np.geomspace(1, len(indices) - 1, 24).astype(int))
+can = {"usefulness": usefulness} | {f"robustness, {name}": of for name, of in robust_to.items()}
+gradients = [
+    features.min_max(
+        features.gradient_images(features.logits_fn(regressor, i), test.x[places[1:3]])
+    )
+    for i in map(int, indices[browsed])
+]
+explore.slider(
+    {name: of[0, browsed].mean(1) for name, of in can.items()},
+    [str(index) for index in indices[browsed]],
+    name="explore-features",
+    label="feature",
+    quantity="accuracy",
+    images={f"gradient, image {k + 1}": np.stack([g[k] for g in gradients]) for k in (0, 1)},
+    alt="Usefulness of single features, and their robustness, against their index; the numbers are "
+    "in the table.",
+    caption=f"Gradients of single features of seed {seeds[0]} in an image of each class, and the "
+    f"share of test images on which they are right, clean and under attack at ε = {epsilon:.3g}.",
 )
 
 # %% [markdown]

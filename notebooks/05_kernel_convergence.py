@@ -85,13 +85,14 @@ attack_steps: int = 5  # steps of the attack in training
 
 # %%
 from dataclasses import replace
+from itertools import combinations_with_replacement
 
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown
 
-from ntklib import cores, data, dynamics, ntk, plots
+from ntklib import cores, data, dynamics, explore, ntk, plots
 
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
 fixed = draw.train.balanced(n_kernel)
@@ -281,6 +282,27 @@ plots.show(
     f"{np.mean(to_final['adversarial'][:, 0]):.3f} at the start.",
     caption="Bands are 95 % intervals over seeds. Dotted, in the same colours: the mean distance "
     "of final kernels within the kind.",
+)
+
+# %% [markdown]
+# When do the kinds part? The distances of kernels at one epoch after the other.
+
+# %% tags=["hide-input"]
+apart_at = {
+    f"{a} and {b}": [between(kernels[a][:, t], kernels[b][:, t]).mean() for t in range(len(times))]
+    for a, b in combinations_with_replacement(kinds, 2)
+}
+explore.slider(
+    apart_at,
+    [str(time) for time in times],
+    name="explore-convergence",
+    label="epoch",
+    quantity="distance",
+    start=len(times) // 2,
+    spec=".3f",
+    alt="Mean distance of the kernels of two runs of different seeds against the epoch, for each "
+    f"two of {len(kinds)} kinds of training; the numbers are in the table.",
+    caption="Distances of kernels at the same epoch, centred, means over pairs of different seeds.",
 )
 
 # %% [markdown]

@@ -88,7 +88,7 @@ import numpy as np
 from IPython.display import Markdown
 from scipy.integrate import quad_vec
 
-from ntklib import attacks, data, infinite, linear, models, ntk, plots, training, wide
+from ntklib import attacks, data, explore, infinite, linear, models, ntk, plots, training, wide
 
 
 def load(seed, **options):
@@ -479,6 +479,19 @@ plots.show(
     f"{min(c[-1] for c in curves.values()):.2f} to {max(c[-1] for c in curves.values()):.2f}.",
     caption="Accuracy under PGD by strength of the attack in training and by time, means over "
     "seeds. A stronger attack brings the end nearer.",
+)
+
+# %% tags=["hide-input"]
+explore.slider(
+    curves,
+    [np.format_float_positional(t, precision=2, fractional=False, trim="-") for t in times],
+    name="explore-phases",
+    label="training time (1/λ₁)",
+    quantity="accuracy under PGD",
+    start=len(times) // 2,
+    alt="Accuracy under PGD against training time on a logarithmic scale, for four strengths of "
+    "the attack; the numbers are in the table.",
+    caption="The rows of the phase diagram as curves, one training time at a time.",
 )
 
 

@@ -2,8 +2,8 @@
 
 A checkpoint is one msgpack file, in flax's encoding of arrays, so reading one runs no code. It
 holds a state, and a description of the run that the state belongs to. It is replaced as a whole: a
-process that is killed leaves the last whole checkpoint, and at most a file `.NAME.partial` beside
-it, which nothing reads and the next checkpoint overwrites.
+process that is killed leaves the last whole checkpoint, and at most a file `.NAME.*.partial` beside
+it, which nothing reads. Processes that make the same computation at the same time may share one.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def save(path: str | Path, run: Mapping[str, Any], state: Any) -> None:
         "run": dict(run),
         "state": serialization.to_state_dict(jax.tree.map(_data, state)),
     }
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     with partial.open("wb") as file:
         file.write(serialization.msgpack_serialize(content))
         file.flush()

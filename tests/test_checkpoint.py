@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -117,8 +118,24 @@ def test_a_writer_killed_at_work_leaves_the_last_whole_file(tmp_path, where):
         checkpoint.save({str(path)!r}, {RUN!r}, {{"loss": np.array([1.0, 2.0])}})
     """)
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
-    assert sorted(os.listdir(tmp_path)) == [".run.partial", "run"]
+    left = sorted(os.listdir(tmp_path))
+    assert [re.sub("[0-9a-f]{32}", "*", name) for name in left] == [".run.*.partial", "run"]
     np.testing.assert_array_equal(checkpoint.load(path, RUN, {"loss": 0})["loss"], [1.0])
     checkpoint.save(path, RUN, {"loss": np.array([3.0])})
-    assert os.listdir(tmp_path) == ["run"]
+    assert sorted(os.listdir(tmp_path)) == left
     np.testing.assert_array_equal(checkpoint.load(path, RUN, {"loss": 0})["loss"], [3.0])
+
+
+def test_two_writers_do_not_disturb_each_other(tmp_path, monkeypatch):
+    """One writes the whole file while the other has written its bytes, and not yet the new name."""
+    path, whole = tmp_path / "run", os.replace
+
+    def other_first(*names):
+        monkeypatch.setattr(os, "replace", whole)
+        checkpoint.save(path, RUN, {"loss": np.array([1.0])})
+        whole(*names)
+
+    monkeypatch.setattr(os, "replace", other_first)
+    checkpoint.save(path, RUN, {"loss": np.array([1.0, 2.0])})
+    assert os.listdir(tmp_path) == ["run"]
+    np.testing.assert_array_equal(checkpoint.load(path, RUN, {"loss": 0})["loss"], [1.0, 2.0])

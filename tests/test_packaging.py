@@ -96,7 +96,7 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 import ntklib
 for module in pkgutil.walk_packages(ntklib.__path__, "ntklib."):
-    if module.name not in ("ntklib._neural_tangents", "ntklib.plots"):
+    if module.name not in ("ntklib._neural_tangents", "ntklib.explore", "ntklib.plots"):
         importlib.import_module(module.name)
 ntklib.data.load("mnist5k", n_train=10, n_test=10)
 """

@@ -1,5 +1,6 @@
 """What is asked of the runner: parameters, profiles, notebooks, and the key of a result."""
 
+import itertools
 import json
 import math
 import re
@@ -10,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from workflow import __main__ as runner
-from workflow import machine
+from workflow import machine, sweeps
 from workflow.errors import BuildError, UsageError
-from workflow.parameters import parse_set
+from workflow.parameters import parse_grid, parse_set
 from workflow.plan import Project
 
 NOTEBOOK = "notebooks/01_toy.py"
@@ -73,8 +74,8 @@ REFUSED_SET = {
     "Epsilon=0.1": f"01_toy: parameter 'Epsilon' is unknown; allowed: {NAMES}",
     "dataset=imagenet": 'dataset = "imagenet" is not allowed; it is one of mnist5k, digits, mnist',
     "dataset=3": "dataset = 3 is not allowed; it is one of mnist5k, digits",
-    "profile=laptop": "profile is chosen with PROFILE=, not in SET or in a profile",
-    "profile=paper": "profile is chosen with PROFILE=, not in SET or in a profile",
+    "profile=laptop": "profile is chosen with PROFILE=, not in SET, in GRID or in a profile",
+    "profile=paper": "profile is chosen with PROFILE=, not in SET, in GRID or in a profile",
     # of a wrong type
     "seeds=3": f"01_toy: seeds = 3 is not allowed; {SEEDS}",
     "seeds=true": f"seeds = true is not allowed; {SEEDS}",
@@ -119,6 +120,45 @@ def test_a_mistake_in_set_is_refused_in_one_line(text, toy, capsys, monkeypatch)
     line = refused(toy, capsys, monkeypatch, "run", "toy", "--set", text)
     assert REFUSED_SET[text] in line
     assert len(line) < 300
+
+
+FORM = "is not of the form name=value,value"
+REFUSED_GRID = {
+    # not of the form
+    "": f"GRID: '' {FORM}",
+    " ": f"GRID: '' {FORM}",
+    "epsilon": f"GRID: 'epsilon' {FORM}",
+    "epsilon=": f"GRID: 'epsilon=' {FORM}",
+    "epsilon=,": f"GRID: 'epsilon=,' {FORM}",
+    "epsilon=0.1,": f"GRID: 'epsilon=0.1,' {FORM}",
+    "epsilon=0.1,,0.2": f"GRID: 'epsilon=0.1,,0.2' {FORM}",
+    "epsilon=0.1, 0.2": f"GRID: 'epsilon=0.1, 0.2' {FORM}",
+    "epsilon=0.1 0.2": f"GRID: '0.2' {FORM}",
+    "n-train=30": f"GRID: 'n-train=30' {FORM}",
+    "epsilon=,0.1": f"GRID: 'epsilon=,0.1' {FORM}",
+    "seeds=[1, 2": f"GRID: 'seeds=[1, 2' {FORM}",
+    "n_train=30 seeds=[1],[2": f"GRID: 'seeds=[1],[2' {FORM}",
+    # twice
+    "epsilon=0.1,0.2,0.10": "GRID: epsilon = 0.1 is given twice",
+    "epsilon=8/255,16/510": "GRID: epsilon = 0.03137254901960784 is given twice",
+    "seeds=[1],[2],[1]": "GRID: seeds = [1] is given twice",
+    "epsilon=0.1 pool=1 epsilon=0.2": "GRID: 'epsilon' is given twice",
+    "pool=1,2": "GRID: 'pool' is in SET, too",
+    # unknown, or not allowed
+    "colour=1,2": f"01_toy: parameter 'colour' is unknown; allowed: {NAMES}",
+    "profile=laptop,cifar": "profile is chosen with PROFILE=, not in SET, in GRID or in a profile",
+    "epsilon=0.1,0": f"01_toy: epsilon = 0 is not allowed; {EPSILON}",
+    "n_train=20,19": f"01_toy: n_train = 19 is not allowed; {N_TRAIN}",
+    "seeds=1,2": f"01_toy: seeds = 1 is not allowed; {SEEDS}",
+    "seeds=[1],[]": f"01_toy: seeds = [] is not allowed; {SEEDS}",
+    "epsilon=0.1,true": f"01_toy: epsilon = true is not allowed; {EPSILON}",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED_GRID)
+def test_a_mistake_in_a_grid_is_refused_in_one_line(text, toy, capsys, monkeypatch):
+    command = ("sweep", "toy", "--set", "pool=1", "--grid", text)
+    assert refused(toy, capsys, monkeypatch, *command) == REFUSED_GRID[text]
 
 
 REFUSED_COMMANDS = {
@@ -318,7 +358,7 @@ REFUSED_FILES = {
         "profiles/laptop.yml",
         "01_toy:",
         "01_toy: {profile: paper}",
-        "profile is chosen with PROFILE=, not in SET or in a profile",
+        "profile is chosen with PROFILE=, not in SET, in GRID or in a profile",
     ),
     "profile: text for a number": (
         "profiles/laptop.yml",
@@ -495,6 +535,77 @@ def test_any_set_is_read_or_refused_in_one_line(text):
         assert len(line.splitlines()) == 1
     else:
         assert all(name.isidentifier() and f"{name}=" in text for name in values)
+
+
+@pytest.mark.parametrize(
+    ("text", "grid"),
+    [
+        ("epsilon=0.05,0.1", {"epsilon": [0.05, 0.1]}),
+        ("epsilon=4/255,8/255 pool=2\n", {"epsilon": [4 / 255, 8 / 255], "pool": [2]}),
+        ("seeds=[0, 1],[2]\tpool=1,2", {"seeds": [[0, 1], [2]], "pool": [1, 2]}),
+        ('dataset=digits,mnist,"a b,c"', {"dataset": ["digits", "mnist", "a b,c"]}),
+        ("a=1=2,x b=-1/2", {"a": ["1=2", "x"], "b": ["-1/2"]}),
+    ],
+)
+def test_a_grid_is_read(text, grid):
+    assert parse_grid(text) == grid
+
+
+def different(values):
+    return all(a != b for i, a in enumerate(values) for b in values[:i])
+
+
+GRID = st.dictionaries(
+    NAME, st.lists(JSON, min_size=1, max_size=4).filter(different), min_size=1, max_size=3
+)
+
+
+@given(GRID, st.sampled_from([" ", "  ", "\n", "\t "]))
+@example({"epsilon": [1e-07, 1], "seeds": [[-1, 2], [3]], "dataset": [" a=b ,", ""]}, " ")
+def test_every_json_value_survives_a_grid(grid, space):
+    listed = {name: ",".join(map(json.dumps, values)) for name, values in grid.items()}
+    text = space.join(f"{name}={values}" for name, values in listed.items())
+    assert repr(parse_grid(text)) == repr(grid)
+    name = next(iter(grid))
+    for wrong in (f"{text} {text}", f"{text},{json.dumps(grid[list(grid)[-1]][0])}"):
+        with pytest.raises(UsageError, match="is given twice"):
+            parse_grid(wrong)
+    for wrong in (f"{text},", text.replace("=", "=,", 1), f"{text} {name}", f"{text} x="):
+        with pytest.raises(UsageError, match="is not of the form"):
+            parse_grid(wrong)
+
+
+@given(st.text() | st.text(alphabet=' \n=ab1[],"-./'))
+def test_any_grid_is_read_or_refused_in_one_line(text):
+    try:
+        grid = parse_grid(text)
+    except UsageError as error:
+        line = str(error)
+        assert re.match("GRID: .* (is given twice|is not of the form name=value,value)$", line)
+        assert len(line.splitlines()) == 1
+    else:
+        assert grid
+        assert all(values and different(values) for values in grid.values())
+        assert all(name.isidentifier() and f"{name}=" in text for name in grid)
+
+
+@given(grid=st.data(), wrong=st.sampled_from([("pool", 3), ("epsilon", 0.6), ("n_train", 19)]))
+def test_one_value_that_is_not_allowed_refuses_the_grid(grid, wrong, toy):
+    allowed = {"pool": [1, 2, 4], "epsilon": [0.1, 0.2, 0.5], "n_train": [20, 21, 60000]}
+    chosen = {
+        name: grid.draw(st.lists(st.sampled_from(values), min_size=1, unique=True))
+        for name, values in allowed.items()
+    }
+    found = sweeps.points(toy, "01_toy", "laptop", chosen, {"seeds": [3]})
+    assert len({point.name for point in found}) == len(found)
+    assert [tuple(p.chosen.values()) for p in found] == list(itertools.product(*chosen.values()))
+    assert all(
+        p.values == toy.parameters("01_toy", "laptop", p.chosen | {"seeds": [3]}) for p in found
+    )
+    name, value = wrong
+    chosen[name].insert(grid.draw(st.integers(0, len(chosen[name]))), value)
+    with pytest.raises(UsageError, match=f"{name} = {value} is not allowed"):
+        sweeps.points(toy, "01_toy", "laptop", chosen, {})
 
 
 def whole(value, low, high):

@@ -209,14 +209,19 @@ def test_a_training_that_fails_costs_only_the_pages_that_need_it(toy):
 def test_trainings_come_in_any_nesting_and_after_their_parents(toy, monkeypatch):
     project = toy_book.use(toy, monkeypatch)
     values = project.parameters("01_toy", "laptop")
-    listed = trainings.of_pages(project, {"01_toy": values})["01_toy"]
+    listed = trainings.of_run(project, "01_toy", values)
     assert [each.name for each in listed] == FIRST + SECOND
     assert [each.parents for each in listed] == [()] * 3 + [(name,) for name in FIRST]
-    shared = trainings.shared(project, "laptop", {})
-    assert sorted(shared) == sorted(FIRST + SECOND)
-    assert {page for _, page in shared.values()} == {"01_toy"}
-    assert list(trainings.shared(project, "smoke", {})) == [FIRST[0], SECOND[0]]
-    assert sorted(trainings.shared(project, "laptop", {"01_toy": {"n_train": 30}})) == FIRST
+
+    def shared(profile="laptop", overrides=None, least=2):
+        return trainings.shared(project, trainings.pages(project, profile, overrides or {}), least)
+
+    assert sorted(shared()) == sorted(FIRST + SECOND)
+    assert {page for _, page in shared().values()} == {"01_toy"}
+    assert list(shared("smoke")) == [FIRST[0], SECOND[0]]
+    assert sorted(shared(overrides={"01_toy": {"n_train": 30}})) == FIRST
+    assert sorted(shared(least=1)) == sorted(FIRST + SECOND + OWN)
+    assert sorted(shared(least=3)) == FIRST
 
 
 def test_whenever_a_run_is_killed_the_next_one_finds_what_it_would_have_found(tmp_path):

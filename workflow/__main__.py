@@ -1,4 +1,4 @@
-"""Command line of the runner: `python -m workflow book|run|record` (make calls it)."""
+"""Command line of the runner: `python -m workflow book|run|sweep|record` (make calls it)."""
 
 import argparse
 import fcntl
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ntklib import claims
-from workflow import machine, trainings
+from workflow import machine, sweeps, trainings
 from workflow.collect import trusted
 from workflow.errors import UsageError, explained
-from workflow.parameters import parse_set
-from workflow.plan import EXECUTED, RESULT, Project
+from workflow.parameters import parse_grid, parse_set
+from workflow.plan import EXECUTED, RESULT, Project, places
 from workflow.stage import measured
 
 
@@ -65,7 +65,7 @@ def _snakemake(root: Path, targets: list[str], options: list[str], **settings: A
 def _book(project: Project, options: list[str]) -> None:
     for notebook in project.published():
         project.key(notebook, project.parameters(notebook, "laptop"))
-    trainings.shared(project, "laptop", {})
+    trainings.shared(project, trainings.pages(project, "laptop", {}))
     with _only_run(project.root):
         _snakemake(project.root, ["book"], options)
     print(f"The book is at {os.path.relpath(project.root / 'build' / 'html' / 'index.html')}")
@@ -84,7 +84,7 @@ def _run(
         project.key(name, values[name])
     of_each = dict.fromkeys(notebooks, overrides)
     if any(project.notebooks[name].trainings for name in notebooks):
-        trainings.shared(project, profile, of_each)
+        trainings.shared(project, trainings.pages(project, profile, of_each))
     targets = [RESULT.format(notebook=name, profile=profile) for name in notebooks]
     chosen = {"profile": profile, "overrides": of_each, "alone": len(notebooks) == 1}
     with _only_run(project.root):
@@ -118,6 +118,48 @@ def _record(project: Project, notebooks: list[str], profile: str, *rest: Any) ->
         print(f"record: {record}")
 
 
+def _sweep(
+    project: Project,
+    notebook: str,
+    profile: str,
+    grid: dict[str, list[Any]],
+    overrides: dict[str, Any],
+    options: list[str],
+) -> None:
+    """Runs a notebook at each point of a grid, and writes a table and a figure of what was found.
+
+    A point that fails is told; the table and the figure are of the others.
+    """
+    points = sweeps.points(project, notebook, profile, grid, overrides)
+    runs = {point.name: (notebook, point.values) for point in points}
+    for run in runs.values():
+        project.key(*run)
+    if project.notebooks[notebook].trainings:
+        trainings.shared(project, runs, least=1)
+    results = {name: places(notebook, profile, name)[1] for name in runs}
+    titles = {p.name: f"{notebook} ({profile}, {p.label})" for p in points}
+    asked = {name: [*run, titles[name]] for name, run in runs.items()}
+    failed = False
+    with _only_run(project.root):
+        try:
+            _snakemake(project.root, list(results.values()), options, profile=profile, points=asked)
+        except SystemExit:
+            failed = True
+        found = {
+            name: trusted(project, notebook, profile, runs[name][1], name)[1]
+            for name, path in results.items()
+            if (project.root / path).exists()
+        }
+        machine.use_folders(project.root / "build")  # Matplotlib keeps files
+        made = sweeps.write(project, notebook, profile, points, found)
+    for line in sweeps.told(project, notebook, points, found):
+        print(line)
+    for what, path in made.items():
+        print(f"{what}: {path}")
+    if failed:
+        raise SystemExit(1)
+
+
 def main(arguments: list[str] | None = None, project: Project | None = None) -> None:
     """Runs one command; a mistake in what was asked ends with one line and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -128,9 +170,12 @@ def main(arguments: list[str] | None = None, project: Project | None = None) -> 
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("book", help="execute what changed and render the book")
     kept = "run one, or all that the profile names, and keep the results"
-    for name, text in (("run", "run one notebook"), ("record", kept)):
+    swept = "run one notebook at each point of a grid, and write a table and a figure"
+    for name, text in (("run", "run one notebook"), ("sweep", swept), ("record", kept)):
         command = commands.add_parser(name, help=text)
-        command.add_argument("notebook", nargs=None if name == "run" else "?")
+        command.add_argument("notebook", nargs="?" if name == "record" else None)
+        if name == "sweep":
+            command.add_argument("--grid", required=True, metavar="'NAME=VALUE,VALUE ...'")
         command.add_argument("--profile", default="laptop")
         command.add_argument("--set", default="", metavar="'NAME=VALUE ...'")
     asked, options = parser.parse_args(given[:end]), given[end + 1 :]
@@ -141,12 +186,17 @@ def main(arguments: list[str] | None = None, project: Project | None = None) -> 
         if asked.command == "book":
             _book(project, options)
         else:
-            work = _run if asked.command == "run" else _record
             if asked.notebook is None:
                 notebooks = project.of_profile(asked.profile)
             else:
                 notebooks = [project.named(asked.notebook)]
-            work(project, notebooks, asked.profile, parse_set(asked.set), options)
+            overrides = parse_set(asked.set)
+            if asked.command == "sweep":
+                grid = parse_grid(asked.grid)
+                _sweep(project, notebooks[0], asked.profile, grid, overrides, options)
+            else:
+                work = _run if asked.command == "run" else _record
+                work(project, notebooks, asked.profile, overrides, options)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import nbformat
 
 from ntklib import claims
 from workflow.errors import BuildError
-from workflow.plan import EXECUTED, RESULT, Project
+from workflow.plan import Project, places
 
 
 def seal(content: nbformat.NotebookNode) -> str:
@@ -66,15 +66,14 @@ def collect(project: Project, content: nbformat.NotebookNode) -> claims.Result:
 
 
 def trusted(
-    project: Project, notebook: str, profile: str, values: dict[str, Any]
+    project: Project, notebook: str, profile: str, values: dict[str, Any], point: str = ""
 ) -> tuple[nbformat.NotebookNode, claims.Result]:
     """An executed notebook and its result, for the parameters it should have been run with.
 
-    A BuildError says that they were made by another program than the one in the tree, or were
-    changed since.
+    These are those of a page, or of a point of a sweep. A BuildError says that they were made by
+    another program than the one in the tree, or were changed since.
     """
-    executed = EXECUTED.format(notebook=notebook, profile=profile)
-    result = RESULT.format(notebook=notebook, profile=profile)
+    executed, result = places(notebook, profile, point)
     key = project.key(notebook, values)
     try:
         content = nbformat.read(project.root / executed, as_version=4)

@@ -1,4 +1,7 @@
-"""Executes one notebook: `python -m workflow.execute NOTEBOOK PROFILE PARAMETERS` (as JSON)."""
+"""Executes one notebook: `python -m workflow.execute NOTEBOOK PROFILE PARAMETERS [TITLE [POINT]]`.
+
+Parameters are JSON; see `execute` for the rest.
+"""
 
 import json
 import os
@@ -20,7 +23,7 @@ from ntklib import claims
 from workflow import machine, trainings
 from workflow.collect import collect, seal
 from workflow.errors import BuildError, explained
-from workflow.plan import EXECUTED, RESULT, Project
+from workflow.plan import Project, places
 
 # What a result depends on; prose does not make it dirty.
 INPUTS = ("ntklib", "notebooks", "profiles", "book/claims.yml", "requirements.lock")
@@ -84,31 +87,39 @@ def _failure(error: Exception, partial: Path) -> str:
 
 
 def execute(
-    project: Project, notebook: str, profile: str, values: dict[str, Any], *, alone: bool = True
+    project: Project,
+    notebook: str,
+    profile: str,
+    values: dict[str, Any],
+    title: str = "",
+    point: str = "",
 ) -> None:
     """Executes a notebook; it and its result appear only when every cell has succeeded.
 
-    Unless it is alone and may draw a progress bar, there is a line when it starts, and one when it
-    ends. A BuildError says that a cell failed, or that the notebook judges no claim; the partial
-    notebook is kept under `build/failed/`.
+    With a title there is a line when it starts, and one when it ends. Without, it is alone and may
+    draw a progress bar. For a point of a sweep, which has a name, both appear among the others of
+    the sweep. A BuildError says that a cell failed, or that the notebook judges no claim; the
+    partial notebook is kept under `build/failed/`.
     """
-    partial = project.root / "build" / "failed" / f"{notebook}.ipynb"
+    executed, result = (project.root / path for path in places(notebook, profile, point))
+    partial = project.root / "build" / "failed" / executed.name
     partial.parent.mkdir(parents=True, exist_ok=True)
 
     def refuse(reason: str) -> NoReturn:
+        what = title if point else f"notebooks/{notebook}.py"
         where = f"partial notebook: {partial.relative_to(project.root)}"
-        raise BuildError(f"notebooks/{notebook}.py: {reason}\n{where}") from None
+        raise BuildError(f"{what}: {reason}\n{where}") from None
 
-    title, start = f"{notebook} ({profile})", time.monotonic()
+    start = time.monotonic()
     bar = {
-        "desc": title,
+        "desc": f"{notebook} ({profile})",
         "bar_format": "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}",
         "file": sys.stderr,
     }
-    if not alone:
+    if title:
         print(f"{title}: started", file=sys.stderr)
     machine.use_folders(project.root / "build")
-    for each in trainings.of_pages(project, {notebook: values}).get(notebook, []):
+    for each in trainings.of_run(project, notebook, values):
         each.clear(project.root / trainings.STORE)
     with machine.folder_for_sockets() as folder:
         source = folder / "source.ipynb"
@@ -121,7 +132,7 @@ def execute(
                 partial,
                 parameters=values,
                 cwd=project.root,
-                progress_bar=bar if alone else False,
+                progress_bar=False if title else bar,
                 kernel_name=NATIVE_KERNEL_NAME,
                 kernel_manager_class=_Kernel,
                 config=Config(KernelManager=kernel),
@@ -134,20 +145,17 @@ def execute(
         del content.metadata["papermill"][path]  # folders of this machine, of no use elsewhere
     content.metadata["ntklib"]["seal"] = seal(content)
     nbformat.write(content, partial)
-    result = project.root / RESULT.format(notebook=notebook, profile=profile)
     try:
         claims.write_result(result, collect(project, content))
     except ValueError as error:
         refuse(str(error))
-    output = project.root / EXECUTED.format(notebook=notebook, profile=profile)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial.replace(output)
-    if not alone:
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    partial.replace(executed)
+    if title:
         print(f"{title}: done in {time.monotonic() - start:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":
     machine.follow()
     with explained():
-        alone = sys.argv[4:] != ["False"]
-        execute(Project(), sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), alone=alone)
+        execute(Project(), sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), *sys.argv[4:])

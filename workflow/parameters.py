@@ -33,24 +33,59 @@ def number(value: Any) -> Any:
     return value
 
 
+def _value(text: str, after_json: str, after_text: str) -> tuple[Any, str]:
+    """The value that a text begins with, and the rest.
+
+    It is JSON, a fraction, or else plain text. Patterns say what comes after JSON, and after text.
+    """
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+        if re.match(after_json, text[end:]):
+            return value, text[end:]
+    except (ValueError, RecursionError):
+        pass
+    end = next(re.finditer(after_text, text)).start()
+    return number(text[:end]), text[end:]
+
+
+def _named(text: str, variable: str, form: str) -> tuple[str, str]:
+    """The name that a text begins with, and what follows its equals sign."""
+    match = re.match(r"([^\s=]+)=(\S.*)", text, re.DOTALL)
+    if not match or not match[1].isidentifier():
+        raise UsageError(f"{variable}: {text!r} is not of the form {form}")
+    return match[1], match[2]
+
+
 def parse_set(text: str) -> dict[str, Any]:
     """Reads `name=value name=value`; a value is JSON, a fraction, or else plain text."""
     values: dict[str, Any] = {}
     rest = text.strip()
     while rest:
-        match = re.match(r"([^\s=]+)=(\S.*)", rest, re.DOTALL)
-        if not match or not match[1].isidentifier():
-            raise UsageError(f"SET: {rest!r} is not of the form name=value")
-        name, rest = match.groups()
+        name, rest = _named(rest, "SET", "name=value")
         if name in values:
             raise UsageError(f"SET: {name!r} is given twice")
-        try:
-            values[name], end = json.JSONDecoder().raw_decode(rest)
-        except (ValueError, RecursionError):
-            end = 0
-        if end == 0 or rest[end : end + 1].strip():  # not JSON, or more than JSON
-            following = re.search(r"\s+[^\s=]+=", rest)
-            end = following.start() if following else len(rest)
-            values[name] = number(rest[:end])
-        rest = rest[end:].strip()
+        values[name], rest = _value(rest, r"\s|\Z", r"\s+[^\s=]+=|\Z")
+        rest = rest.strip()
     return values
+
+
+def parse_grid(text: str) -> dict[str, list[Any]]:
+    """Reads `name=value,value name=value`; values are as in `parse_set`, text without spaces."""
+    grid: dict[str, list[Any]] = {}
+    rest = text.strip()
+    while rest or not grid:
+        start = rest
+        name, rest = _named(rest, "GRID", "name=value,value")
+        if name in grid:
+            raise UsageError(f"GRID: {name!r} is given twice")
+        grid[name], rest = [], f",{rest}"
+        while rest.startswith(","):
+            value, after = _value(rest[1:], r"[,\s]|\Z", r"[,\s]|\Z")
+            if after == rest[1:]:
+                raise UsageError(f"GRID: {start!r} is not of the form name=value,value")
+            if value in grid[name]:
+                raise UsageError(f"GRID: {name} = {json.dumps(value)} is given twice")
+            grid[name].append(value)
+            rest = after
+        rest = rest.strip()
+    return grid

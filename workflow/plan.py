@@ -20,9 +20,19 @@ from workflow.imports import closure
 from workflow.notebook import Notebook
 from workflow.parameters import allowed, number
 
-# Where an executed notebook and its result go, below the root.
+# Where an executed notebook and its result go, below the root, and where those of a sweep's point.
 EXECUTED = "build/executed/{profile}/{notebook}.ipynb"
 RESULT = "build/results/{notebook}/{profile}.json"
+SWEEP = "build/sweeps/{notebook}/{profile}"
+POINT_EXECUTED = f"{SWEEP}/{{point}}.ipynb"
+POINT_RESULT = f"{SWEEP}/{{point}}.json"
+
+
+def places(notebook: str, profile: str, point: str = "") -> tuple[str, str]:
+    """Where an executed notebook and its result go, below the root; `point` is one of a sweep."""
+    made = (POINT_EXECUTED, POINT_RESULT) if point else (EXECUTED, RESULT)
+    executed, result = (f.format(notebook=notebook, profile=profile, point=point) for f in made)
+    return executed, result
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +169,7 @@ class Project:
             raise UsageError(f"PROFILE: profiles/{profile}.yml has no entry for {notebook}")
         chosen = self.profiles[profile][notebook] | (overrides or {})
         if "profile" in chosen:
-            raise UsageError("profile is chosen with PROFILE=, not in SET or in a profile")
+            raise UsageError("profile is chosen with PROFILE=, not in SET, in GRID or in a profile")
         values = self.notebooks[notebook].defaults | chosen | {"profile": profile}
         self.check(notebook, values)
         return values

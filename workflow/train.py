@@ -1,4 +1,4 @@
-"""Makes a training that pages share: `python -m workflow.train NAME PROFILE OVERRIDES`."""
+"""Makes a training: `python -m workflow.train NAME NOTEBOOK PARAMETERS` (as JSON)."""
 
 import json
 import sys
@@ -11,19 +11,17 @@ from workflow.errors import BuildError, UsageError, explained
 from workflow.plan import Project
 
 
-def train(project: Project, name: str, profile: str, overrides: dict[str, dict[str, Any]]) -> None:
+def train(project: Project, name: str, notebook: str, values: dict[str, Any]) -> None:
     """Makes a training, or goes on with what an interrupted job of the same program has left.
 
-    Two pages of the profile name it. A BuildError says that it failed; its traceback is kept under
-    `build/failed/`.
+    A run of the notebook with these parameters names it. A BuildError says that it failed; its
+    traceback is kept under `build/failed/`.
     """
-    found = trainings.shared(project, profile, overrides)
+    found = {each.name: each for each in trainings.of_run(project, notebook, values)}
     if name not in found:
         raise UsageError(f"training {name!r} is unknown; allowed: {', '.join(found)}")
-    training, notebook = found[name]
-    values = project.parameters(notebook, profile, overrides.get(notebook))
     store, start = project.root / trainings.STORE, time.monotonic()
-    training.clear(store)
+    found[name].clear(store)
     try:
         trainings.objects(project, notebook, values)[name].run(store)
     except Exception as error:

@@ -3,8 +3,8 @@
 These are run, in order, with nothing but the parameters as globals. They leave `trainings`:
 trainings in lists, tuples and dicts of any depth. Each has a `name`, `parents` (those that must be
 there before), `run(store)`, which makes `store/NAME.msgpack` or goes on with what is there, and a
-`repr` that says all that it is. What several pages name is made by jobs of the build; what one page
-names it trains itself.
+`repr` that says all that it is. What several pages name, or a point of a sweep, is made by jobs of
+the build; what one page names it trains itself.
 """
 
 import json
@@ -25,8 +25,10 @@ from workflow.plan import Project
 # must not be what the next one goes on with.
 STORE = "build/trained"
 DONE = f"{STORE}/{{name}}.done"
-Pages = dict[str, dict[str, Any]]
-"""The parameters of some notebooks, by name."""
+Run = tuple[str, dict[str, Any]]
+"""A notebook, and all parameters that it is run with."""
+Runs = dict[str, Run]
+"""Some runs by name: those of pages, which have the names of their notebooks, or of points."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,18 @@ def objects(project: Project, notebook: str, values: dict[str, Any]) -> dict[str
     return found
 
 
-def of_pages(project: Project, pages: Pages) -> dict[str, list[Training]]:
-    """The trainings that each of some notebooks names, and those that they need.
+def of_runs(project: Project, runs: Runs) -> dict[str, list[Training]]:
+    """The trainings that each of some runs names, and those that they need.
 
     Another process runs the cells, as they import JAX. Files keep what it has found.
     """
-    cells = {name: code for name in pages if (code := project.notebooks[name].trainings)}
+    cells = {name: project.notebooks[notebook].trainings for name, (notebook, _) in runs.items()}
     files = {
-        name: project.root / f"build/trainings/{_key(project, code, pages[name])}.json"
+        name: project.root / f"build/trainings/{_key(project, code, runs[name][1])}.json"
         for name, code in cells.items()
+        if code
     }
-    if missing := {name: pages[name] for name, file in files.items() if not file.exists()}:
+    if missing := {name: runs[name] for name, file in files.items() if not file.exists()}:
         done = subprocess.run(
             [sys.executable, "-m", "workflow.trainings"],
             cwd=project.root,
@@ -115,8 +118,13 @@ def of_pages(project: Project, pages: Pages) -> dict[str, list[Training]]:
             Training(each["name"], each["key"], tuple(each["parents"]))
             for each in json.loads(files[name].read_text(encoding="utf-8"))
         ]
-        for name in cells
+        for name in files
     }
+
+
+def of_run(project: Project, notebook: str, values: dict[str, Any]) -> list[Training]:
+    """The trainings that one run names, and those that they need."""
+    return of_runs(project, {notebook: (notebook, values)}).get(notebook, [])
 
 
 def _key(project: Project, code: str, values: dict[str, Any]) -> str:
@@ -124,39 +132,43 @@ def _key(project: Project, code: str, values: dict[str, Any]) -> str:
     return project.digest(code, json.dumps(values, sort_keys=True), project.code(*imported(code)))
 
 
-def shared(project: Project, profile: str, overrides: Pages) -> dict[str, tuple[Training, str]]:
-    """The trainings that two or more pages of a profile name, each with the first such page.
-
-    A UsageError says that two pages give one name to trainings that differ.
-    """
-    pages = {
-        name: project.parameters(name, profile, overrides.get(name))
+def pages(project: Project, profile: str, overrides: dict[str, dict[str, Any]]) -> Runs:
+    """The runs of the pages of a profile, with other values for some parameters of some pages."""
+    return {
+        name: (name, project.parameters(name, profile, overrides.get(name)))
         for name in project.published()
         if name in project.profiles[profile]
     }
+
+
+def shared(project: Project, runs: Runs, least: int = 2) -> dict[str, tuple[Training, str]]:
+    """The trainings that at least so many runs name, each with the name of the first such run.
+
+    A UsageError says that two runs give one name to trainings that differ.
+    """
     namers: dict[str, list[tuple[Training, str]]] = {}
-    for page, trainings in of_pages(project, pages).items():
+    for run, trainings in of_runs(project, runs).items():
         for training in trainings:
-            namers.setdefault(training.name, []).append((training, page))
+            namers.setdefault(training.name, []).append((training, run))
     for name, entries in namers.items():
         if len({training.key for training, _ in entries}) > 1:
-            named = " and ".join(page for _, page in entries)
+            named = " and ".join(run for _, run in entries)
             raise UsageError(f"{named}: trainings that differ have the name {name!r}")
-    return {name: entries[0] for name, entries in namers.items() if len(entries) > 1}
+    return {name: entries[0] for name, entries in namers.items() if len(entries) >= least}
 
 
-def described(project: Project, pages: Pages) -> dict[str, list[dict[str, Any]]]:
+def described(project: Project, runs: Runs) -> dict[str, list[dict[str, Any]]]:
     """What `of_pages` reads, from the notebooks themselves."""
 
     def key(training: Any) -> str:
         return project.digest(repr(training), project.code(type(training).__module__))
 
     return {
-        notebook: [
+        run: [
             asdict(Training(name, key(each), tuple(parent.name for parent in each.parents)))
             for name, each in objects(project, notebook, values).items()
         ]
-        for notebook, values in pages.items()
+        for run, (notebook, values) in runs.items()
     }
 
 
