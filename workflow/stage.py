@@ -333,8 +333,8 @@ def stage(project: Project, live: str) -> None:
     """Writes the sources of the book to `build/source/`."""
     root, source = project.root, project.root / "build" / "source"
     shutil.rmtree(source, ignore_errors=True)
-    extra = source / "extra"  # copied as it is, and over what Sphinx offers to download
-    for folder in (source / "notebooks", source / "generated", extra / "_sources/notebooks"):
+    extra = source / "extra"  # copied as it is
+    for folder in (source / "notebooks", source / "generated", extra, source / "offered"):
         folder.mkdir(parents=True)
     shutil.copy2(root / "_config.yml", source / "_config.yml")
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__"))
@@ -350,7 +350,7 @@ def stage(project: Project, live: str) -> None:
         offered = nbformat.read(root / executed, as_version=4)
         if os.environ.get("GITHUB_SHA"):
             offered = with_install(offered, install_address(os.environ))
-        nbformat.write(offered, extra / "_sources" / "notebooks" / f"{notebook}.ipynb")
+        nbformat.write(offered, source / "offered" / f"{notebook}.ipynb")
         links.add(content, notebook)
         nbformat.write(content, source / "notebooks" / f"{notebook}.ipynb")
         known = facts(project, notebook, found[notebook])
@@ -398,9 +398,12 @@ def render(project: Project) -> None:
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)
         raise BuildError("jupyter-book failed; the book at build/html is the one before")
+    html = build / "render" / "_build" / "html"
+    offered = html / "_sources" / "notebooks"  # to download: without what only the page has
+    shutil.copytree(build / "source" / "offered", offered, dirs_exist_ok=True)
     if (build / "html").exists():
         (build / "html").replace(build / "render" / "before")
-    (build / "render" / "_build" / "html").replace(build / "html")
+    html.replace(build / "html")
     shutil.rmtree(build / "render")
 
 

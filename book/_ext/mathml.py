@@ -45,7 +45,9 @@ def _set(translator: HTML5Translator, node: nodes.Element, tag: str) -> None:
     except ValueError as error:
         logger.warning(str(error), location=node)
         made = escape(node.astext())
-    translator.body.append(translator.starttag(node, tag, "", CLASS="math") + made + f"</{tag}>")
+    focus = {"tabindex": "0"} if tag == "div" else {}  # it may scroll
+    start = translator.starttag(node, tag, "", CLASS="math", **focus)
+    translator.body.append(f"{start}{made}</{tag}>")
     raise nodes.SkipNode
 
 
