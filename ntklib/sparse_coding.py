@@ -44,8 +44,8 @@ class Sample(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("labelling", "dictionary"),
-    meta_fields=("active", "spikes", "noise"),
+    data_fields=("labelling", "dictionary", "active", "spikes"),
+    meta_fields=("noise",),  # where there is none, none is drawn
 )
 @dataclass(frozen=True)
 class Task:
@@ -61,8 +61,8 @@ class Task:
 
     labelling: Float[Array, " d"]
     dictionary: Float[Array, "d d"] | None
-    active: float
-    spikes: float
+    active: float | Float[Array, ""]
+    spikes: float | Float[Array, ""]
     noise: float
 
     @property
@@ -293,7 +293,7 @@ def train(
     )
 
 
-@partial(jax.jit, static_argnames=("steps", "batch_size", "attack"))
+@partial(jax.jit, static_argnames=("batch_size", "attack"))
 def _train(
     apply: Partial,
     variables: Variables,
@@ -301,7 +301,7 @@ def _train(
     key: PRNGKeyArray,
     ends: tuple[Array, Array] | None,
     settings: dict[str, Array],
-    steps: int,
+    steps: Int[Array, ""],
     batch_size: int,
     attack: Attack | None,
 ) -> Variables:
@@ -312,7 +312,9 @@ def _train(
             found += settings["decay"] * jnp.sum(norms**2 / 2 + norms**3 / 3)
         return found
 
-    def step(carried: tuple[Variables, Variables], i: Int[Array, ""]) -> tuple[tuple, None]:
+    def step(
+        i: Int[Array, ""], carried: tuple[Variables, Variables]
+    ) -> tuple[Variables, Variables]:
         state, velocity = carried
         draw, start = jax.random.split(jax.random.fold_in(key, i))
         x, y, _ = inputs.sample(draw, batch_size)
@@ -325,10 +327,10 @@ def _train(
         state = state | {"params": params}
         if ends is not None:
             state = tied(state, ends[0] + (ends[1] - ends[0]) * (i + 1) / steps)
-        return (state, velocity), None
+        return state, velocity
 
     still = jax.tree.map(jnp.zeros_like, variables["params"])
-    return jax.lax.scan(step, (variables, still), jnp.arange(steps))[0][0]
+    return jax.lax.fori_loop(0, steps, step, (variables, still))[0]
 
 
 def universal(
