@@ -222,12 +222,12 @@ def test_two_runs_in_a_row_are_no_restart_of_the_inputs(key):
 def test_it_learns_and_l2_does_not_see_a_rotation(key):
     """Rotating dictionary and start rotates everything."""
     turn = sc.rotation(jax.random.key(7), D)
-    model, variables = network(key, width=60)
+    model, variables = network(key, width=40)
     turned = sc.tied({"params": {"weights": variables["params"]["weights"] @ turn.T}}, 0.2)
     outcomes = []
     for task, start in ((problem(key), variables), (problem(key, dictionary=turn), turned)):
-        run = partial(sc.train, model, start, task, rate=1.0, batch_size=64)
-        trained = run(key, steps=80, attack=l2(0.02))
+        run = partial(sc.train, model, start, task, rate=1.0, batch_size=32)
+        trained = run(key, steps=60, attack=l2(0.02))
         x, y, _ = task.sample(jax.random.key(3), 200)
         logits = model.apply(trained, x)
         weights = task.coefficients(trained["params"]["weights"])
