@@ -717,6 +717,8 @@ for (n, active), found in scaling.items():
     by = [law(n, active) for law in laws.values()] + [1]
     cells = [f"{claims.estimate(v / unit)}" for v, unit in zip(found, by, strict=True)]
     table.append([str(n), str(active), *cells])
+
+# %% tags=["hide-input"]
 text = (
     "## Scaling\n\nHow the mixture and the radii change with the size; the radius is the one that "
     "half of the inputs withstand. The argument says that all exponents are one. Fitted are "
@@ -946,8 +948,8 @@ says_cubic = {
 of_low = (
     "**Models of low complexity.** Robust accuracy of the network minus that of the best linear "
     f"rule and tangent kernel is {p5.checks['advantage_of_the_net']}, minus that of trained "
-    f"polynomials, a constant among them, {p5.checks['advantage_over_polynomials']}. A constant predictor has one half, "
-    f"whatever the attack; the tangent kernel has {tangents}, {tangents.beside(1 / 2)} that."
+    f"polynomials, a constant among them, {p5.checks['advantage_over_polynomials']}. A constant "
+    f"predictor has one half, whatever the attack; the tangent kernel has {tangents}, {tangents.beside(1 / 2)} that."
 )
 
 # %% tags=["hide-input"]
