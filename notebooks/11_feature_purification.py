@@ -949,7 +949,8 @@ of_low = (
     "**Models of low complexity.** Robust accuracy of the network minus that of the best linear "
     f"rule and tangent kernel is {p5.checks['advantage_of_the_net']}, minus that of trained "
     f"polynomials, a constant among them, {p5.checks['advantage_over_polynomials']}. A constant "
-    f"predictor has one half, whatever the attack; the tangent kernel has {tangents}, {tangents.beside(1 / 2)} that."
+    f"predictor has one half, whatever the attack; the tangent kernel has {tangents}, "
+    f"{tangents.beside(1 / 2)} that."
 )
 
 # %% tags=["hide-input"]
