@@ -14,10 +14,10 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # Files that start the runner or a browser, that train for long, or that compile much. `make check`
 # leaves them out.
 SLOW = {
-    "test_advntk", "test_analytic", "test_cluster", "test_convolution", "test_environment", "test_features",
-    "test_infinite", "test_layerwise", "test_machine", "test_models", "test_ntk", "test_packaging",
-    "test_phases", "test_recipes", "test_soundness", "test_sparse_coding", "test_sweeps",
-    "test_training", "test_trainings", "test_workflow",
+    "test_advntk", "test_analytic", "test_cluster", "test_convolution", "test_environment",
+    "test_features", "test_infinite", "test_layerwise", "test_machine", "test_models", "test_ntk",
+    "test_packaging", "test_phases", "test_recipes", "test_soundness", "test_sparse_coding",
+    "test_sweeps", "test_training", "test_trainings", "test_workflow",
 }  # fmt: skip
 
 
