@@ -68,8 +68,8 @@ class Estimate:
 
 
 def _number(value: float) -> float | None:
-    """To eight digits; more is noise, and as many after the point would make small numbers zero."""
-    return float(f"{value:.8g}") if math.isfinite(value) else None
+    """To twelve digits; more is noise, and as many after the point would make small numbers zero."""
+    return float(f"{value:.12g}") if math.isfinite(value) else None
 
 
 def estimate(
