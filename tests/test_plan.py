@@ -137,7 +137,6 @@ REFUSED_GRID = {
     "n-train=30": f"GRID: 'n-train=30' {FORM}",
     "epsilon=,0.1": f"GRID: 'epsilon=,0.1' {FORM}",
     "seeds=[1, 2": f"GRID: 'seeds=[1, 2' {FORM}",
-    "n_train=30 seeds=[1],[2": f"GRID: 'seeds=[1],[2' {FORM}",
     # twice
     "epsilon=0.1,0.2,0.10": "GRID: epsilon = 0.1 is given twice",
     "epsilon=8/255,16/510": "GRID: epsilon = 0.03137254901960784 is given twice",
@@ -150,6 +149,7 @@ REFUSED_GRID = {
     "epsilon=0.1,0": f"01_toy: epsilon = 0 is not allowed; {EPSILON}",
     "n_train=20,19": f"01_toy: n_train = 19 is not allowed; {N_TRAIN}",
     "seeds=1,2": f"01_toy: seeds = 1 is not allowed; {SEEDS}",
+    "seeds=[1],[2": f'01_toy: seeds = "[2" is not allowed; {SEEDS}',
     "seeds=[1],[]": f"01_toy: seeds = [] is not allowed; {SEEDS}",
     "epsilon=0.1,true": f"01_toy: epsilon = true is not allowed; {EPSILON}",
 }
