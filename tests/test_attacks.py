@@ -218,12 +218,14 @@ def test_another_radius_or_other_parameters_do_not_compile_again():
 
     counts = []
     for i in range(3):
-        f = Partial(apply, weights(2, seed=i))
+        f = Partial(apply, weights(4, seed=i))
         attacks.fgsm(f, x, y, epsilon=0.1 + 0.1 * i)
         attacks.input_gradient(f, x, y)
         attacks.pgd(f, x, y, key, epsilon=0.1 * i, steps=1 + i, step_size=0.1 + i)
         attacks.pgd(f, x, y, key, epsilon=0.1 * i, steps=1 + i, norm="l2", clip=None)
         attacks.noisy_fgsm(f, x, y, key, epsilon=0.1 * i, noise=0.1 + i)
+        attacks.apgd(f, x, y, key, epsilon=0.1 * i, steps=1 + i)
+        attacks.apgd_targeted(f, x, y, key, epsilon=0.1 * i, steps=1 + i)
         attacks.square(f, x, y, key, epsilon=0.1 * i, queries=10 + i)
         counts.append(len(traced))
     assert counts[0] > 0

@@ -23,18 +23,19 @@ drawn_attacks = st.fixed_dictionaries(
         "norm": st.sampled_from(["linf", "l2"]),
     }
 )
-W = weights(3, size=12)
+W = weights(4, size=12)
 
 
 def check_ball_and_box(x, seed, epsilon, step_size, steps, start, norm):
-    x, y, key = jnp.asarray(x), labels(len(x), 3, seed), jax.random.key(seed)
-    f = Partial(smooth, W)
+    x, y, key = jnp.asarray(x), labels(len(x), 4, seed), jax.random.key(seed)
+    f, options = Partial(smooth, W), {"epsilon": epsilon, "steps": steps, "norm": norm}
     found = [
         attacks.pgd(
-            f, x, y, key, epsilon=epsilon, steps=steps, step_size=step_size, norm=norm,
-            random_start=start, restarts=1 + start,
-        )
-    ]  # fmt: skip
+            f, x, y, key, step_size=step_size, random_start=start, restarts=1 + start, **options
+        ),
+        attacks.apgd(f, x, y, key, restarts=2, **options),
+        attacks.apgd_targeted(f, x, y, key, **options),
+    ]
     if norm == "linf":
         found += [
             attacks.random_sign(None, x, None, key, epsilon=epsilon),
@@ -160,6 +161,11 @@ def test_balls_hold_whatever_the_gradients_are(slope, x, epsilon, step, norm, st
         random_start=start, restarts=1 + start, loss="margin", clip=clip,
     )  # fmt: skip
     assert_inside(found, x, epsilon, norm, clip or (-INFINITY, INFINITY))
+    auto = attacks.apgd(
+        f, x, labels(4, 2), jax.random.key(0), epsilon=epsilon, steps=5, norm=norm, loss="margin",
+        clip=clip,
+    )  # fmt: skip
+    assert_inside(auto, x, epsilon, norm, clip or (-INFINITY, INFINITY))
     if not start and norm == "l2":
         stuck = ~np.isfinite(slope).all(axis=1)
         np.testing.assert_array_equal(found[stuck], x[stuck])
@@ -205,6 +211,8 @@ def test_networks_of_half_precision_are_attacked_in_the_precision_of_the_inputs(
     full = attacks.pgd(
         Partial(linear, w), x, y, jax.random.key(0), epsilon=epsilon, steps=5, norm=norm, restarts=2
     )
+    auto = attacks.apgd(f, x, y, jax.random.key(0), epsilon=epsilon, steps=5, norm=norm)
+    assert_inside(auto, x, epsilon, norm, (0, 1))
     share, expected = (1 - broken(f, z, y).mean() for z in (found, full))
     assert share == pytest.approx(expected, abs=0.05)
     assert share < 0.9
@@ -222,6 +230,8 @@ def test_logits_out_of_range_leave_the_images_alone():
     assert not jnp.isfinite(f(x)).all()
     for norm in ("linf", "l2"):
         found = attacks.pgd(f, x, y, jax.random.key(0), epsilon=0.3, steps=3, norm=norm, restarts=2)
+        assert_inside(found, x, 0.3, norm, (0, 1))
+        found = attacks.apgd(f, x, y, jax.random.key(0), epsilon=0.3, steps=3, norm=norm)
         assert_inside(found, x, 0.3, norm, (0, 1))
     found = attacks.square(f, x, y, jax.random.key(0), epsilon=0.3, queries=9)
     assert_inside(found, x, 0.3, "linf", (0, 1))
@@ -241,6 +251,7 @@ EACH = [
     attacks.partial(attacks.square, queries=5),
     attacks.partial(attacks.pgd, steps=2),
     attacks.partial(attacks.pgd, steps=2, norm="l2"),
+    attacks.partial(attacks.apgd_targeted, steps=3, norm="l2"),
 ]
 
 
@@ -258,7 +269,7 @@ def test_float64_images_stay_in_the_ball_exactly_where_jax_has_float32(
 ):
     assert jnp.asarray(0.5).dtype == jnp.float32
     x = np.random.default_rng(seed).integers(0, 256, (6, *shape)) / 255.0
-    y, f = np.arange(6) % 3, Partial(smooth, weights(3, size=x[0].size))
+    y, f = np.arange(6) % 4, Partial(smooth, weights(4, size=x[0].size))
     norm, attack = (
         attack.keywords.get("norm", "linf"),
         attacks.partial(attack, epsilon=epsilon, clip=clip),

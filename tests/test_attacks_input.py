@@ -25,6 +25,9 @@ CALLS = {
     "pgd": lambda f=F, x=X, y=Y, **options: attacks.pgd(
         f, x, y, KEY, **{"epsilon": 0.1, "steps": 2} | options
     ),
+    "apgd": lambda f=F, x=X, y=Y, **options: attacks.apgd(
+        f, x, y, KEY, **{"epsilon": 0.1, "steps": 2} | options
+    ),
     "square": lambda f=F, x=X, y=Y, **options: attacks.square(
         f, x, y, KEY, **{"epsilon": 0.1, "queries": 3} | options
     ),
@@ -44,7 +47,7 @@ CALLS = {
     "input_gradient": lambda f=F, x=X, y=Y: attacks.input_gradient(f, x, y),
     "zero_gradient": lambda f=F, x=X, y=Y: attacks.zero_gradient(f, x, y),
 }  # fmt: skip
-BOUNDED = ("fgsm", "noisy_fgsm", "pgd", "square", "random_sign", "soundness")
+BOUNDED = ("fgsm", "noisy_fgsm", "pgd", "apgd", "square", "random_sign", "soundness")
 
 
 @pytest.fixture
@@ -76,7 +79,8 @@ REFUSED = [
     # other settings
     *(
         (name, {setting: value}, setting)
-        for name, setting in (("pgd", "steps"), ("pgd", "restarts"), ("square", "queries"),
+        for name, setting in (("pgd", "steps"), ("pgd", "restarts"), ("apgd", "steps"),
+                              ("apgd", "restarts"), ("square", "queries"),
                               ("soundness", "steps"), ("robust_accuracy", "batch_size"),
                               ("withstand", "batch_size"))
         for value in (0, 2.5, -1, np.nan, "2", None, np.array([1, 2]))
@@ -87,6 +91,8 @@ REFUSED = [
     ("pgd", {"norm": 2}, "norm"),
     ("soundness", {"norm": "l1"}, "norm"),
     ("pgd", {"loss": "hinge"}, "loss"),
+    ("apgd", {"loss": "hinge"}, "loss"),
+    ("apgd", {"norm": "l1"}, "norm"),
     ("soundness", {"queries": -1}, "queries"),
     ("withstand", {"among": [0, 1, 2]}, "among"),
     ("withstand", {"among": np.ones(2, bool)}, "among"),

@@ -31,7 +31,7 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(3)(self.activation(nn.Dense(8)(x.reshape(len(x), -1))))
+        return nn.Dense(4)(self.activation(nn.Dense(8)(x.reshape(len(x), -1))))
 
 
 # --- one protocol ---
@@ -39,7 +39,7 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize("shape", [(4, 4, 1), (16,)])
 def test_all_attacks_are_called_alike_and_can_be_measured_and_combined(shape):
-    x, y, key = images(12, shape=shape), labels(12, 3), jax.random.key(0)
+    x, y, key = images(12, shape=shape), labels(12, 4), jax.random.key(0)
     model, smooth_one = (models.from_flax(Net(act)) for act in (nn.relu, nn.softplus))
     f = bind(model.apply, model.init(key, x))
     each = [
@@ -48,6 +48,8 @@ def test_all_attacks_are_called_alike_and_can_be_measured_and_combined(shape):
         attacks.partial(attacks.random_sign, epsilon=0.1),
         PGD,
         attacks.partial(PGD, norm="l2", restarts=2),
+        attacks.partial(attacks.apgd, epsilon=0.1, steps=5, restarts=2),
+        attacks.partial(attacks.apgd_targeted, epsilon=0.1, steps=5, norm="l2"),
         attacks.smoothed(PGD, smooth_one),
         *([SQUARE] if len(shape) == 3 else []),
     ]

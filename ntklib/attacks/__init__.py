@@ -6,8 +6,9 @@ one column means two classes, told apart by the sign of the logit, class 1 being
 Labels are integers. The entries of inputs lie in `clip`, which is None where there is no such box.
 
 An attack is a function `attack(logits_fn, x, y, key)` that returns inputs: see `Attack`. `fgsm`,
-`pgd`, `square`, `nes`, `noisy_fgsm` and `random_sign`, which is noise, become one when `partial`
-sets their keywords; `ensemble` and `smoothed` make attacks of attacks. All of these are values.
+`pgd`, `apgd`, `apgd_targeted`, `square`, `nes`, `noisy_fgsm` and `random_sign`, which is noise,
+become one when `partial` sets their keywords; `ensemble` and `smoothed` make attacks of attacks.
+All of these are values.
 
 The functions are compiled once per `logits_fn`. To attack the same network, or a linearised one, at
 many parameters without compiling again, pass `ntklib.linear.bind(model.apply, variables)`. Of a
@@ -15,6 +16,7 @@ function whose output changes from call to call, the compiled attack may see one
 check `stochastic` is there for it.
 """
 
+from ntklib.attacks._apgd import apgd, apgd_targeted
 from ntklib.attacks._ball import Ball, Clip, Norm
 from ntklib.attacks._combined import ensemble, smoothed
 from ntklib.attacks._gradient import fgsm, input_gradient, noisy_fgsm, pgd
@@ -60,6 +62,8 @@ __all__ = [
     "Loss",
     "Norm",
     "Outcomes",
+    "apgd",
+    "apgd_targeted",
     "black_box",
     "budget",
     "correct",

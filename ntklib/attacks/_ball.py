@@ -110,7 +110,7 @@ class Ball:
         scale = jnp.where(size > 2.0**64, 2.0**-64, jnp.where(size < 2.0**-64, 2.0**64, 1.0))
         return scale * gradient / _nonzero(_norms(scale * gradient))
 
-    def ascend(self, z: Inputs, gradient: Float[Array, "..."], step: Scalar) -> Any:
+    def ascend(self, z: Inputs, gradient: Float[Array, "..."], step: Scalar | Each) -> Any:
         """The end of a step of this length uphill, in the ball and the box."""
         return self.project(z + jnp.asarray(step, self.x.dtype) * self.direction(gradient))
 

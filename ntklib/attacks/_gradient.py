@@ -11,19 +11,29 @@ from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 from ntklib import _checks
 from ntklib._checks import Number
 from ntklib.attacks._ball import Ball, Clip, Norm, Scalar, choose, length
-from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Loss, Rows, correct, loss_per_point
+from ntklib.attacks._losses import (
+    Inputs,
+    Labels,
+    Logits,
+    LogitsFn,
+    Loss,
+    Rows,
+    correct,
+    loss_per_point,
+)
 from ntklib.linear import bind
 
 
 @jax.jit
-def _forward(logits_fn: Partial, x: Inputs) -> Any:
+def forward(logits_fn: Partial, x: Inputs) -> Any:
+    """What a classifier returns, compiled."""
     return logits_fn(x)
 
 
 def classifier(logits_fn: LogitsFn, x: Inputs, y: Labels) -> tuple[Partial, Integer[Array, " n"]]:
     """A classifier and labels for JAX to compute with, once they are known to fit the inputs."""
     bound = bind(logits_fn)
-    columns = _checks.logits(jax.eval_shape(_forward, bound, x), len(x))
+    columns = _checks.logits(jax.eval_shape(forward, bound, x), len(x))
     return bound, jnp.asarray(_checks.labels("y", y, len(x), max(2, columns)))
 
 
@@ -149,8 +159,22 @@ def pgd(
     return given.exactly(_pgd(bound, ball, y, starts, steps, size, loss=loss))
 
 
-# Inputs, whether they are misclassified, and their loss.
-_Best = tuple[Inputs, Bool[Array, " n"], Float[Array, " n"]]
+Best = tuple[Inputs, Bool[Array, " n"], Float[Array, " n"]]
+"""Inputs, whether they are misclassified, and their loss."""
+
+
+def nothing(ball: Ball) -> Best:
+    """What is worse than whatever an attack finds."""
+    n = len(ball.x)
+    return ball.x, jnp.zeros(n, bool), jnp.full(n, -jnp.inf, ball.x.dtype)
+
+
+def best_of(best: Best, z: Inputs, logits: Logits, y: Labels, loss: Float[Array, " n"]) -> Best:
+    """The better for an attack, each input: misclassified ones first, then by the loss."""
+    held, broken, height = best
+    wrong, loss = ~correct(logits, y), jnp.where(jnp.isnan(loss), -jnp.inf, loss).astype(z.dtype)
+    better = jnp.where(wrong == broken, loss > height, wrong)
+    return choose(better, z, held), wrong | broken, jnp.where(better, loss, height)
 
 
 @partial(jax.jit, static_argnames="loss")
@@ -167,18 +191,11 @@ def _pgd(
     def step(_: Scalar, z: Inputs) -> Inputs:
         return ball.ascend(z, _gradient(logits_fn, z, y, loss), step_size)
 
-    def attempt(best: _Best, start: Inputs) -> tuple[_Best, None]:
-        z, broken, height = best
+    def attempt(best: Best, start: Inputs) -> tuple[Best, None]:
         last = jax.lax.fori_loop(0, steps, step, start)
         if len(starts) == 1:  # nothing to choose from
-            return (last, broken, height), None
+            return (last, *best[1:]), None
         logits = logits_fn(last)
-        wrong, value = ~correct(logits, y), loss_per_point(logits, y, loss).astype(last.dtype)
-        value = jnp.where(jnp.isnan(value), -jnp.inf, value)
-        better = jnp.where(wrong == broken, value > height, wrong)
-        best = choose(better, last, z), wrong | broken, jnp.where(better, value, height)
-        return best, None
+        return best_of(best, last, logits, y, loss_per_point(logits, y, loss)), None
 
-    n = len(ball.x)
-    nothing = (ball.x, jnp.zeros(n, bool), jnp.full(n, -jnp.inf, ball.x.dtype))
-    return jax.lax.scan(attempt, nothing, starts)[0][0]
+    return jax.lax.scan(attempt, nothing(ball), starts)[0][0]

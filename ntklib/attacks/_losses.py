@@ -77,6 +77,19 @@ def loss_per_point(logits: Logits, y: Labels, loss: Loss) -> Float[Array, " n"]:
     raise ValueError(f"loss: {loss!r} is unknown; allowed: 'ce', 'mse', 'margin', 'dlr'")
 
 
+def targeted_dlr(logits: Logits, y: Labels, toward: Labels) -> Float[Array, " n"]:
+    r"""The DLR loss towards a class: $(f_t - f_y) / (f_{\pi_1} - (f_{\pi_3} + f_{\pi_4}) / 2)$.
+
+    $f_{\pi_1}$ is the largest of the logits, of which there are four or more. Where the first, the
+    third and the fourth tie, it is $f_t - f_y$. Source: Croce & Hein (2020).
+    """
+    logits = jnp.asarray(logits)
+    first, _, third, fourth = jax.lax.top_k(logits, 4)[0].T
+    gap = first - third / 2 - fourth / 2  # half precision has no room for their sum
+    rows = jnp.arange(len(logits))
+    return (logits[rows, toward] - logits[rows, y]) / jnp.where(gap > 0, gap, 1.0)
+
+
 def _labels(y: Labels, logits: Logits) -> Integer[Array, " n"]:
     return jnp.asarray(_checks.labels("y", y, len(logits), max(2, logits.shape[1])))
 
