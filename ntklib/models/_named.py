@@ -55,6 +55,7 @@ def get(name: str, *, n_classes: int, **options: Any) -> Model:
     - "cnn_mnist": conv 16, average-pool, conv 32, average-pool, dense 64, dense: 24 k parameters
       for 14x14 pixels, our stand-in for larger networks.
     - "conv3": conv 32, conv 64 and 64 of stride 2, mean over pixels, dense: for benchmarks.
+    - "conv4": conv 32, conv 64, 64 and 128 of stride 2, dense: four layers of filters to compare.
     - "alexnet": conv 64, max-pool, conv 192, max-pool, conv 384, 256, 256, max-pool, dense 1024,
       1024, dense. The five convolutions and three dense layers of AlexNet (Krizhevsky et al. 2012),
       with the small windows and strides that images of 32x32 pixels need. Allen-Zhu and Li (2020)
@@ -120,6 +121,7 @@ _OPTIONS: dict[str, Options] = {
     "cnn_small": _FINITE,
     "cnn_mnist": _FINITE,
     "conv3": _FINITE,
+    "conv4": _FINITE,
     "alexnet": _FINITE,
     "resnet18": _FINITE | {"zero_head": (True, _among(False, True))},
 }
@@ -176,6 +178,7 @@ _CNN_MEGA = (
 _CNN_SMALL = (("conv", 32), "avg", ("conv", 64), "avg", ("dense", 256))
 _CNN_MNIST = (("conv", 16), "avg", ("conv", 32), "avg", ("dense", 64))
 _CONV3 = (("conv", 32), ("conv/2", 64), ("conv/2", 64), "mean")
+_CONV4 = (("conv", 32), ("conv/2", 64), ("conv/2", 64), ("conv/2", 128))
 _ALEXNET = (
     *(("conv", 64), "max", ("conv", 192), "max"),
     *(("conv", 384), ("conv", 256), ("conv", 256), "max", ("dense", 1024), ("dense", 1024)),
@@ -188,6 +191,7 @@ _NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "cnn_small": partial(_plain, _CNN_SMALL),
     "cnn_mnist": partial(_plain, _CNN_MNIST),
     "conv3": partial(_plain, _CONV3),
+    "conv4": partial(_plain, _CONV4),
     "alexnet": partial(_plain, _ALEXNET),
     "resnet18": _resnet18,
 }
