@@ -68,7 +68,7 @@ class Estimate:
 
 
 def _number(value: float) -> float | None:
-    """To twelve digits; more is noise, and as many after the point would make small numbers zero."""
+    """To twelve digits; a number of digits after the point would make small ones zero."""
     return float(f"{value:.12g}") if math.isfinite(value) else None
 
 
