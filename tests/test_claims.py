@@ -626,6 +626,8 @@ def test_a_finding_is_chosen_by_the_outcome(gap, ratio, verdict, said, registry)
     found = of_outcome(claim, gap, ratio, verdict)
     assert claims.finding(claim, found) == said
     assert claims.headline(claim, found).value == 0.4
+    wordless = claims.finding(registry["T1"], found)
+    assert wordless.startswith(f"{claim.title}: {verdict}.")
     assert claims.finding(claim, dataclasses.replace(found, claims={})).startswith("Not judged")
 
 

@@ -25,16 +25,18 @@ def headline(claim: Claim, result: Result) -> CheckResult | None:
 def finding(claim: Claim, result: Result) -> str:
     """What a result says of a claim, in words that its outcome chooses.
 
-    The headline has a sentence for each outcome, and a check that fails besides may have one. If
-    there is no verdict of substance, the reason follows.
+    The headline has a sentence for each outcome, and a check that fails besides may have one; a
+    claim without such words has its title and the verdict. If that is none, the reason follows.
     """
     found, check = result.claims.get(claim.id), headline(claim, result)
     if found is None:
         return "Not judged in this run."
     if claim.exploratory:
         return "Measured, and not judged: the claim has no predicate."
+    if claim.finding is None:
+        return f"{claim.title}: {found.verdict}. {_why(found)}".strip()
     said = []
-    if claim.finding and check and check.passed is not None:
+    if check and check.passed is not None:
         said.append(claim.finding.holds if check.passed else claim.finding.fails)
         other = {n: c for n, c in found.checks.items() if n != claim.headline}
         said += [t for n, t in claim.finding.but.items() if n in other and other[n].passed is False]
