@@ -680,7 +680,8 @@ Markdown(
 #
 # - The paper trains on 12,000 images of CIFAR-10 or SVHN, 10,000 of them in the kernel and 2,000
 #   held back, and on networks of 512 units for 20,000 steps. The profile `paper` has these sizes;
-#   `laptop` has digits and a few hundred images. There is no copy of SVHN here.
+#   `laptop` has digits and a few hundred images. On SVHN, which
+#   the paper has too, nothing was run: there was no copy (`SET="dataset=svhn"` downloads one).
 # - The paper's algorithm has a weight for each held-out image and class, its code one for each
 #   training image. We follow the code; the other one stands in the table of variants.
 # - The official exponential of a matrix in float32 is replaced by block Lanczos in float64, without

@@ -28,6 +28,7 @@ import jsonschema
 import numpy as np
 import pooch
 import pytest
+import scipy.io
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -55,7 +56,7 @@ def alone(monkeypatch, tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}/"
-    for name in ("mnist", "cifar10"):
+    for name in ("mnist", "cifar10", "svhn"):
         source = _files.SOURCES[name]
         nowhere = {p: [address + p, md5] for p, (_, md5) in source.downloads.items()}
         monkeypatch.setitem(_files.SOURCES, name, replace(source, downloads=nowhere))
@@ -448,7 +449,7 @@ TEXT, SHA256, MD5 = {"type": "string", "minLength": 1}, r"^[0-9a-f]{64}$", r"^[0
 SIZES = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
 FILE = {"path": TEXT, "shape": SIZES, "size": {"type": "integer"}, "sha256": {"pattern": SHA256}}
 SOURCE = {
-    "read": {"enum": ["csv", "idx", "cifar"]},
+    "read": {"enum": ["csv", "idx", "cifar", "mat"]},
     "shape": SIZES | {"minItems": 3, "maxItems": 3},
     "white": {"type": "integer", "maximum": 255},
     "classes": {"type": "array", "items": TEXT, "minItems": 2, "uniqueItems": True},
@@ -489,7 +490,8 @@ def test_the_table_of_sources_says_all_that_a_load_needs():
         archives = {p for p in source.get("downloads", {}) if p.endswith(".tar.gz")}
         assert archives or set(source.get("downloads", paths)) == paths
         for file in source["files"]:
-            assert source["read"] == "csv" or file["size"] - np.prod(file["shape"]) in (0, 8, 16)
+            packed = source["read"] in ("csv", "mat")  # the size of their bytes is another
+            assert packed or file["size"] - np.prod(file["shape"]) in (0, 8, 16)
 
 
 @pytest.mark.parametrize("name", POOLS)
@@ -537,6 +539,48 @@ def test_mnist_reader(local):
     for (images, labels), part in zip(_files.read("mnist"), made.MNIST, strict=True):
         assert np.array_equal(images[..., 0], made.mnist_images(part))
         assert np.array_equal(labels, made.mnist_labels(part))
+
+
+def house_numbers(n, seed):
+    """Images and labels as the authors' files have them: in MATLAB's order, 1 to 10."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n)[:, None] % 10 + 1
+    return {"X": rng.integers(0, 256, (32, 32, 3, n), np.uint8), "y": labels.astype(np.uint8)}
+
+
+@pytest.fixture
+def numbers(tmp_path, monkeypatch):
+    """Made-up files of SVHN, small ones, which the library then expects."""
+    folder, files, contents = tmp_path / "data" / "svhn", [], []
+    folder.mkdir(parents=True)
+    for file, n in zip(_files.SOURCES["svhn"].files, (50, 20), strict=True):
+        contents.append(house_numbers(n, seed=n))
+        path = tmp_path / "data" / file.path
+        scipy.io.savemat(path, contents[-1], do_compression=True)
+        raw = path.read_bytes()
+        files.append(replace(file, size=len(raw), sha256=hashlib.sha256(raw).hexdigest()))
+    monkeypatch.setitem(_files.SOURCES, "svhn", replace(_files.SOURCES["svhn"], files=files))
+    monkeypatch.setenv("NTKLIB_DATA", str(tmp_path / "data"))
+    return contents
+
+
+def test_svhn_reader(numbers):
+    for (images, labels), made_up in zip(_files.read("svhn"), numbers, strict=True):
+        assert np.array_equal(images[7, :, :, 2], made_up["X"][:, :, 2, 7])
+        assert labels[:10].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    drawn = data.load("svhn", n_train=40, n_test=10)
+    assert drawn.train.x.shape == (40, 32, 32, 3)
+    assert (per_class(drawn.train), per_class(drawn.test)) == ([4] * 10, [1] * 10)
+    assert drawn.provenance["license"] == "for non-commercial use only"
+
+
+def test_a_damaged_file_of_svhn_is_refused(numbers, tmp_path):
+    path = tmp_path / "data" / "svhn" / "test_32x32.mat"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with refused(data.DataError, str(path), "SHA-256", "delete the file", within=tmp_path):
+        data.load("svhn", n_train=10, n_test=10)
 
 
 def test_other_gzip_wrapping_is_the_same_file(local):

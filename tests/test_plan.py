@@ -616,7 +616,7 @@ def is_allowed(name, value):
     """The rules of the toy's parameters, once more."""
     match name:
         case "dataset":
-            return value in ["mnist5k", "digits", "mnist", "cifar10"]
+            return value in ["mnist5k", "digits", "mnist", "cifar10", "svhn"]
         case "seeds":
             return (
                 isinstance(value, list)

@@ -1,4 +1,4 @@
-"""Data sets: two that come with a dependency, and MNIST and CIFAR-10 in their authors' files.
+"""Data sets: two that come with a dependency; MNIST, CIFAR-10 and SVHN in their authors' files.
 
 | name | images | source |
 | --- | --- | --- |
@@ -6,8 +6,9 @@
 | `digits` | 1,797 digits, 8 x 8 x 1 | inside the package scikit-learn; no download |
 | `mnist` | 60,000 + 10,000 digits, 28 x 28 x 1 | four gzipped IDX files in `mnist/` |
 | `cifar10` | 50,000 + 10,000 photographs, 32 x 32 x 3 | six files in `cifar-10-batches-bin/` |
+| `svhn` | 73,257 + 26,032 house numbers, 32 x 32 x 3 | two MAT files in `svhn/` |
 
-The files of the last two are looked for in the folder named by the environment variable
+The files of the last three are looked for in the folder named by the environment variable
 `NTKLIB_DATA`, then in the user's cache; what neither holds is downloaded into the cache. Every
 file's SHA-256 is checked whenever it is read.
 """
@@ -120,8 +121,9 @@ def load(
 ) -> Dataset:
     """Draws a training and a test split from a data set, one of `NAMES`.
 
-    `mnist` and `cifar10` have official training and test parts, and each split is drawn from its
-    own. `mnist5k` and `digits` have none: both splits are drawn from all points, without overlap.
+    `mnist`, `cifar10` and `svhn` have official training and test parts, and each split is drawn
+    from its own. `mnist5k` and `digits` have none: both splits are drawn from all points, without
+    overlap.
 
     A size asks for a balanced draw: every class gives `n // k` points, and the first `n % k`
     classes one more. None takes all there is, balanced or not; except that the test split of a data

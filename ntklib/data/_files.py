@@ -23,6 +23,7 @@ from importlib.metadata import distribution
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import scipy.io
 import yaml
 from jaxtyping import UInt8
 
@@ -79,7 +80,7 @@ def read(name: str) -> list[Part]:
     """
     source = SOURCES[name]
     readers: dict[str, Callable[[Source, Path], list[Part]]]
-    readers = {"csv": _csv, "idx": _idx, "cifar": _cifar}
+    readers = {"csv": _csv, "idx": _idx, "cifar": _cifar, "mat": _mat}
     return readers[source.read](source, _folder(name))
 
 
@@ -108,6 +109,15 @@ def _cifar(source: Source, folder: Path) -> list[Part]:
     return [
         (records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0])
         for records in (np.concatenate(train), test)
+    ]
+
+
+def _mat(source: Source, folder: Path) -> list[Part]:
+    """MAT files of version 5: `X` (32, 32, 3, n), and `y` (n, 1), where the digit 0 has 10."""
+    files = (io.BytesIO(_content(source, folder, file).tobytes()) for file in source.files)
+    found = (scipy.io.loadmat(file, variable_names=["X", "y"]) for file in files)
+    return [
+        (np.moveaxis(each["X"], 3, 0), (each["y"][:, 0] % 10).astype(np.uint8)) for each in found
     ]
 
 
