@@ -1,6 +1,3 @@
-import importlib
-import os
-import warnings
 from fractions import Fraction
 from math import ceil
 
@@ -277,52 +274,3 @@ def test_bad_input_is_refused_with_one_line(bad):
     with pytest.raises(ValueError, match=rf"^{next(iter(bad))}: ") as caught:
         attacks.apgd_targeted(f, images(3), labels(3, 5), KEY, **options)
     assert "\n" not in str(caught.value)
-
-
-# The authors' own code.
-
-
-def bridged(torch, f):
-    """A classifier of JAX as PyTorch sees it: the same logits, and JAX's gradients."""
-
-    @jax.jit
-    def pulled(x, slope):
-        return jax.vjp(f, x)[1](slope)[0]
-
-    class Bridge(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return torch.tensor(np.asarray(jax.jit(f)(x.numpy())))
-
-        @staticmethod
-        def backward(ctx, slope):
-            (x,) = ctx.saved_tensors
-            return torch.tensor(np.asarray(pulled(x.numpy(), slope.numpy())))
-
-    return Bridge.apply
-
-
-@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.05), ("linf", 0.1), ("l2", 0.5)])
-def test_the_reference_finds_the_same_accuracy(norm, epsilon):
-    # `make peers` installs both, as CI does; elsewhere they may be missing.
-    peer = importlib.import_module if "CI" in os.environ else pytest.importorskip
-    torch, reference = peer("torch"), peer("pyautoattack.autopgd_base")
-    f, test = trained(), digits().test
-    theirs = {"norm": {"linf": "Linf", "l2": "L2"}[norm], "eps": epsilon}
-    pairs = [
-        (attacks.apgd, reference.APGDAttack),
-        (attacks.apgd_targeted, reference.APGDAttack_targeted),
-    ]
-    for own, foreign in pairs:
-        z = own(f, test.x, test.y, KEY, epsilon=epsilon, norm=norm)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            attack = foreign(bridged(torch, f), **theirs)
-            other = attack.perturb(
-                torch.tensor(np.asarray(test.x)), torch.tensor(np.asarray(test.y))
-            )
-        ours, expected = (
-            1 - broken(f, jnp.asarray(np.asarray(each)), test.y).mean() for each in (z, other)
-        )
-        assert abs(ours - expected) <= 0.005
