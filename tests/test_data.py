@@ -465,7 +465,7 @@ PLACES = {
     "downloads": {
         "minProperties": 1,
         "additionalProperties": {
-            "prefixItems": [{"type": "string", "pattern": "^https://"}, {"pattern": MD5}],
+            "prefixItems": [{"type": "string", "pattern": "^https?://"}, {"pattern": MD5}],
             "minItems": 2,
             "maxItems": 2,
         },
