@@ -658,13 +658,18 @@ Markdown(
 )
 
 # %% tags=["hide-input"]
+of_looks = {
+    "above": "So by this measure gradients are rougher after AT, not cleaner.",
+    "below": "So by this measure gradients are cleaner after AT.",
+    "not told apart from": "So by this measure gradients are as rough after AT as before.",
+}
 at_most = max(claims.estimate(robust[n]).value for n in list(models_shown.values())[2:])
 Markdown(
     "**Looks.** AT leaves filters with a total variation that is "
     f"{less('total variation', 'filters')} times that after as much further clean training, and "
     "gradients and perturbations with a share of high frequencies that is "
     f"{less('high frequencies', 'gradients')} and {less('high frequencies', 'perturbations')} "
-    "times as large. Below one is smoother.\n\n"
+    f"times as large. {of_looks[less('high frequencies', 'gradients').beside(1)]}\n\n"
     "**Without learnt features**, under the same attack in training, at most "
     f"{at_most:.2f} is withstood: {claims.estimate(robust['tangent kernel'])} with the tangent "
     f"kernel of the start, {claims.estimate(robust['random features'])} with random features, "
