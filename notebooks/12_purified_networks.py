@@ -663,6 +663,8 @@ of_looks = {
     "below": "So by this measure gradients are cleaner after AT.",
     "not told apart from": "So by this measure gradients are as rough after AT as before.",
 }
+
+# %% tags=["hide-input"]
 at_most = max(claims.estimate(robust[n]).value for n in list(models_shown.values())[2:])
 Markdown(
     "**Looks.** AT leaves filters with a total variation that is "
