@@ -419,7 +419,8 @@ figure, panels = plt.subplots(len(rows), len(examples), figsize=(len(examples) +
 for line, (kind, pictures) in zip(panels, rows.items(), strict=True):
     for axes, image in zip(line, pictures, strict=True):
         plots.picture(axes, image, signed=kind != "image")
-    line[0].text(-0.1, 0.5, kind, ha="right", va="center", transform=line[0].transAxes)
+    place = {"ha": "right", "va": "center", "transform": line[0].transAxes}
+    figure.text(-0.1, 0.5, kind, **place)
 shares = {kind: roughness.high_frequency(v).mean() for kind, v in rows.items() if kind != "image"}
 plots.show(
     figure,
