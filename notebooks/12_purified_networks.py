@@ -395,7 +395,8 @@ figure, panels = plt.subplots(len(rows), n_filters, figsize=(9, 2.6))
 for line, (kind, variables) in zip(panels, rows.items(), strict=True):
     for axes, image in zip(line, filters(variables), strict=False):
         plots.picture(axes, image, signed=True)
-    line[0].text(-0.4, 0.5, kind, ha="right", va="center", transform=line[0].transAxes)
+    place = {"ha": "right", "va": "center", "transform": line[0].transAxes}
+    figure.text(-0.4, 0.5, kind, **place)
 variation = {kind: roughness.total_variation(filters(v)).mean() for kind, v in rows.items()}
 plots.show(
     figure,
