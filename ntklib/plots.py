@@ -37,6 +37,8 @@ CONCEPTS = {
     r"clean|standard|no attack|benign": COLOURS[0],
 }
 
+_MATRIX = "matrix"  # tells axes with numbers in cells from those with a picture
+
 
 def style(axes: Axes, label: str) -> dict[str, Any]:
     """The colour of what a label names, see `CONCEPTS`, and its marker.
@@ -85,6 +87,7 @@ def matrix(
     )
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(visible=False)
+    axes.set_gid(_MATRIX)
 
 
 def picture(axes: Axes, image: np.ndarray, *, signed: bool = False) -> None:
@@ -114,7 +117,7 @@ def _drawn(axes: Axes) -> Iterator[tuple[Any, ...]]:
         if isinstance(dots, PathCollection):
             for x, y in np.asarray(dots.get_offsets()):
                 yield str(dots.get_label()).removeprefix("_"), x, y
-    if axes.texts and axes.images:  # of `matrix`: rows are series, columns are x
+    if axes.get_gid() == _MATRIX:  # rows are series, columns are x
         rows, columns = (
             [label.get_text() for label in labels]
             for labels in (axes.get_yticklabels(), axes.get_xticklabels())

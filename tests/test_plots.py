@@ -24,6 +24,12 @@ def axes():
     plt.close(figure)
 
 
+def test_a_picture_with_a_text_has_no_numbers(axes):
+    plots.picture(axes, np.zeros((3, 3, 1)))
+    axes.text(0, 0, "a row")
+    assert plots.points(axes.figure).splitlines() == ["panel,series,x,y,low,high"]
+
+
 def drawn(axes):
     """The text and the colour of each cell, in the order of rows."""
     return [(text.get_text(), text.get_color()) for text in axes.texts]
