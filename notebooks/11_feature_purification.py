@@ -323,7 +323,7 @@ def known(run, radius):
 exact = np.array([[known(run, radius) for radius in relative * k**-0.5] for run in runs])
 curves |= {"reference": exact[:, :, 0], "linear rule": exact[:, :, 1]}
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 figure, axes = plt.subplots(figsize=(6.4, 3.8))
 for name, outcomes in curves.items():
     plots.band(axes, relative, claims.estimates(outcomes), name)

@@ -305,7 +305,7 @@ kept_alive = np.array(
 # %% [markdown]
 # ## What was measured
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "key-figure"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4), width_ratios=(3, 2))
 places = np.arange(1, len(layers) + 1)
 for pair, values in theta.items():
