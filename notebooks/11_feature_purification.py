@@ -896,8 +896,8 @@ says_hand = {
     "not told apart from": "so the mixture is not seen to cost robustness.",
 }[by_hand.beside(0)]
 of_hand = (
-    "**By hand.** Taking the dense direction out of the clean weights, without training, changes robust "
-    f"accuracy by {by_hand}, {says_hand}"
+    "**By hand.** Taking the dense direction out of the clean weights, without training, changes "
+    f"robust accuracy by {by_hand}, {says_hand}"
 )
 Markdown("\n\n".join([of_clean, of_training, of_mixture, of_hand]))
 
