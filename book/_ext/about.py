@@ -46,7 +46,7 @@ def describe(
     tags = {"description": description(doctree)}
     preview = {"og:title": title, "og:description": tags["description"], "og:type": "article"}
     if base := app.config.html_baseurl:
-        preview["og:image"] = f"{base}_static/front_page.png"
+        preview["og:image"] = f"{base}_static/preview.png"
     head = [("name", *item) for item in tags.items()]
     head += [("property", *item) for item in preview.items()]
     made = [f'<meta {kind}="{name}" content="{_quoted(text)}">' for kind, name, text in head]
