@@ -72,7 +72,7 @@ def test_the_table_has_a_row_for_each_point_claim_and_check(first_sweep):
     rows = table(folder)
     assert [row.pop("epsilon") for row in rows] == ["0.05"] * 2 + [str(8 / 255)] * 2
     assert [row.pop("seeds") for row in rows] == ["[0,1,2]", "[3]"] * 2
-    for row, value in zip(rows, [0.55, 0.55, 0.53137255, 0.53137255], strict=True):
+    for row, value in zip(rows, [0.55, 0.55, 0.53137254902, 0.53137254902], strict=True):
         found = claims.read_result(folder / FOLDER / row.pop("result"))
         [check] = found.claims["T1"].checks.values()
         assert check.value == float(row.pop("value")) == value
@@ -130,7 +130,7 @@ def test_an_interrupted_sweep_resumes(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, "")
     results = [claims.read_result(path) for path in (toy / FOLDER).glob("*.json")]
     ended = {result.parameters["epsilon"] for result in results}
