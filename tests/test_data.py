@@ -465,7 +465,10 @@ PLACES = {
     "downloads": {
         "minProperties": 1,
         "additionalProperties": {
-            "prefixItems": [{"type": "string", "pattern": "^https?://"}, {"pattern": MD5}],
+            "prefixItems": [
+                {"type": "string", "pattern": r"^(https://|http://ufldl\.stanford\.edu/)"},
+                {"pattern": MD5},
+            ],
             "minItems": 2,
             "maxItems": 2,
         },

@@ -153,10 +153,10 @@ def _draw(
     parameter alone. The same numbers make the same file.
     """
     import matplotlib as mpl  # a second that only sweeps have to wait for
+    from matplotlib import style
     from matplotlib.figure import Figure
 
-    from ntklib import plots  # noqa: F401 (sets the style of the book)
-
+    style.use("ntklib.book")
     figure = Figure(figsize=(6.5, 3.2 * len(drawn)))
     for axes, claim in zip(figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True):
         _panel(axes, claim, profile, swept, found)
