@@ -27,6 +27,7 @@ from ntklib.models import Model, Variables
 from ntklib.training import SGD, Recipe
 
 Options = tuple[tuple[str, Any], ...]
+_CALIBRATION = 5000  # training images for the statistics of batch normalisation
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,11 @@ class Training:
         fit = partial(training.fit, model, start, split, key, recipe=recipe, keep=keep)
         history = fit() if folder is None else _from_file(fit, folder / f"{self.name}.msgpack")
         variables = history.kept | {int(recipe.epochs): history.variables}
+        if self.tangent is None:
+            variables = {
+                epoch: training.recalibrate(network, each, split.x[:_CALIBRATION], key)
+                for epoch, each in variables.items()
+            }
         return Trained(model, {epoch + first: kept for epoch, kept in variables.items()})
 
 
@@ -170,7 +176,8 @@ def _from_file(fit: Callable[..., training.History], done: Path) -> training.His
 class Trained:
     """A trained model: the network, or its linearisation, and its variables after some epochs.
 
-    These are the epochs kept, and the last one.
+    These are the epochs kept, and the last one; with batch normalisation, networks are
+    recalibrated, see `ntklib.training.recalibrate`.
     """
 
     model: Model

@@ -102,6 +102,23 @@ class Augmentation:
         return jax.vmap(crop)(framed, corners)
 
 
+@dataclass(frozen=True)
+class Watch:
+    """A look at robustness after each epoch, which stops a training that loses it.
+
+    Training against an attack of one step may turn within an epoch into a network that withstands
+    this attack only: catastrophic overfitting (Wong et al. 2020; Andriushchenko & Flammarion 2020).
+    A stronger attack on images that are not trained on sees it. Accuracy under it may fall, but
+    once it has been above chance, not to less than half of its best.
+    """
+
+    attack: Attack
+    images: int = 256  # the last ones of the data, that are not trained on
+
+    def __post_init__(self) -> None:
+        _checks.whole("images", self.images)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     r"""What `ntklib.training.fit` does; `dataclasses.replace` makes a variant.
@@ -125,6 +142,7 @@ class Recipe:
         averaging: weight a of $\bar\theta \leftarrow a \bar\theta + (1 - a) \theta$ after each
             update, smaller at first, $\min(a, (1 + k) / (10 + k))$ in update k. The averages are
             then what a training returns, those of the statistics of batch normalisation, too.
+        watch: what stops a training that loses its robustness.
     """
 
     epochs: _checks.Number
@@ -135,6 +153,7 @@ class Recipe:
     clean_first: bool = False
     augmentation: Augmentation | None = None
     averaging: float | None = None
+    watch: Watch | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epochs", _checks.whole("epochs", self.epochs))

@@ -24,9 +24,20 @@ from ntklib.attacks import Attack, Loss, correct, loss_per_point
 from ntklib.data import Split
 from ntklib.linear import bind
 from ntklib.models import Model, Variables
-from ntklib.recipes import SGD, Augmentation, Recipe
+from ntklib.recipes import SGD, Augmentation, Recipe, Watch
 
-__all__ = ["SGD", "Augmentation", "CheckpointError", "DivergedError", "History", "Recipe", "fit"]
+__all__ = [
+    "SGD",
+    "Augmentation",
+    "CheckpointError",
+    "DivergedError",
+    "History",
+    "OverfittingError",
+    "Recipe",
+    "Watch",
+    "fit",
+    "recalibrate",
+]
 
 
 _PATIENCE = 20  # between two checkpoints, in units of what writing one takes
@@ -36,13 +47,18 @@ class DivergedError(RuntimeError):
     """Training produced a loss that is not finite."""
 
 
+class OverfittingError(RuntimeError):
+    """Adversarial training lost its robustness, see `ntklib.recipes.Watch`."""
+
+
 @dataclass
 class History:
     """What `fit` returns: the last variables, and losses and accuracies, one an epoch.
 
     These are means over the batches of the epoch, each measured just before its update: of the
     adversarial batches if there is an adversary. Those of the clean steps before them are empty
-    unless `clean_first`. `kept` has the variables after the epochs that `fit` was asked to keep.
+    unless `clean_first`. `watched` has accuracies under the attack of a `Watch`, of the images that
+    it keeps aside. `kept` has the variables after the epochs that `fit` was asked to keep.
     """
 
     variables: Variables
@@ -50,6 +66,7 @@ class History:
     accuracy: list[float] = field(default_factory=list)
     clean_loss: list[float] = field(default_factory=list)
     clean_accuracy: list[float] = field(default_factory=list)
+    watched: list[float] = field(default_factory=list)
     kept: dict[int, Variables] = field(default_factory=dict)
 
 
@@ -97,9 +114,12 @@ def fit(
     Raises:
         DivergedError: if a loss is not finite, naming the epoch, the step, the loss and the
             learning rate. It is looked at when an epoch ends.
+        OverfittingError: if the recipe's `Watch` sees robustness lost, naming the epoch.
         CheckpointError: if the checkpoint cannot be read or is of another run, naming what differs.
     """
     recipe = Recipe(**changes) if recipe is None else replace(recipe, **changes)
+    if recipe.watch is not None:
+        data, aside = _held_out(data, recipe.watch.images)
     n, epochs = len(data), int(recipe.epochs)
     batch_size = n if recipe.batch_size is None else int(recipe.batch_size)
     _check(model, variables, data, batch_size)
@@ -158,6 +178,11 @@ def fit(
         measured = jax.device_get(measured)  # the only wait for the device in an epoch
         _stop_if_diverged(measured, epoch, last_step)
         _record(history, measured, [len(batch) for batch in batches])
+        if recipe.watch is not None:
+            logits_fn = bind(model.apply, _shown(state))
+            found = recipe.watch.attack(logits_fn, aside.x, aside.y, key_step)
+            history.watched.append(float(jnp.mean(correct(logits_fn(found), aside.y))))
+            _stop_if_overfitted(history.watched, aside)
         if epoch in keep:
             history.kept[epoch] = jax.tree.map(jnp.copy, _shown(state))
         if checkpoint is not None and (epoch == epochs or time.monotonic() > pause):
@@ -278,6 +303,52 @@ def _stop_if_diverged(measured: list[dict[str, Any]], epoch: int, last_step: int
             )
 
 
+def _held_out(data: Split, images: int) -> tuple[Split, Split]:
+    """The images that are trained on, and the others."""
+    if images >= len(data):
+        raise ValueError(f"watch: its {images} images are not less than the {len(data)} of data")
+    parts = slice(None, -images), slice(-images, None)
+    train, aside = (Split(data.x[part], data.y[part], data.n_classes) for part in parts)
+    return train, aside
+
+
+def _stop_if_overfitted(watched: list[float], aside: Split) -> None:
+    best = max(watched)
+    if best > 1 / aside.n_classes and watched[-1] < best / 2:
+        raise OverfittingError(
+            f"epoch {len(watched)}: accuracy under attack of {len(aside)} images that are not "
+            f"trained on fell from {best:.3f} to {watched[-1]:.3f}; give the adversary more noise "
+            "or more steps, or lower the learning rate"
+        )
+
+
+def recalibrate(
+    model: Model, variables: Variables, x: Float[Array, "n ..."], key: PRNGKeyArray
+) -> Variables:
+    """The variables with statistics of batch normalisation that fit their parameters.
+
+    In training the averages of a batch's mean and variance trail behind the parameters, and at the
+    start they are none at all. Here batches of 250 images pass in training mode while the
+    parameters stay, and all other collections are those afterwards: with averages that decay by
+    0.9, of about the last ten batches. A model without `apply_train` has none, and its variables
+    are returned as they are.
+    """
+    if model.apply_train is None:
+        return variables
+    apply_train = bind(model.apply_train)
+    for start in range(0, len(x), 250):
+        batch = jnp.asarray(x[start : start + 250])
+        variables = variables | _collections(apply_train, variables, batch, key)
+    return variables
+
+
+@jax.jit
+def _collections(
+    apply_train: Partial, variables: Variables, x: Array, key: PRNGKeyArray
+) -> Variables:
+    return apply_train(variables, x, key)[1]
+
+
 def _record(history: History, measured: list[dict[str, Any]], sizes: list[int]) -> None:
     """Adds the means of an epoch, in which each batch has one or two updates, the clean first."""
     pairs = np.array([(m["loss"], m["accuracy"]) for m in measured], float)
@@ -291,7 +362,7 @@ def _record(history: History, measured: list[dict[str, Any]], sizes: list[int]) 
 
 def _content(state: _State, history: History) -> dict[str, Any]:
     """What a checkpoint holds."""
-    names = ("loss", "accuracy", "clean_loss", "clean_accuracy")
+    names = ("loss", "accuracy", "clean_loss", "clean_accuracy", "watched")
     content = {
         "variables": state[0],
         "optimizer": state[1],

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from math import prod, sqrt
 
 import flax.linen as nn
@@ -164,6 +165,19 @@ def test_resnet18_calls_its_layers_in_order():
             expected += [(1, 2, before, out), "norm"]
         expected += [(3, stride, before, out), "norm"] + 3 * [(3, 1, pixels, out), "norm"]
     assert seen == expected
+
+
+def test_resnet8_has_the_layers_that_are_told():
+    """A stem of 4x4, three blocks, two projections; 49 million multiply-adds."""
+    channels = (64, 128, 256)
+    convolutions = 16 * 3 * 64 + 2 * 9 * 64 * 64
+    convolutions += sum(9 * a * b + 9 * b * b + a * b for a, b in pairwise(channels))
+    norms = 2 * (3 * 64 + 3 * 128 + 3 * 256)
+    variables = shapes("resnet8", CIFAR)
+    assert size(variables["params"]) == convolutions + norms + 256 * 10 + 10
+    model = models.get("resnet8", n_classes=10)
+    flops = jax.jit(model.apply).lower(variables, jnp.zeros((1, 32, 32, 3))).cost_analysis()
+    assert 0.8 < flops["flops"] / (2 * 49e6) < 1  # it leaves out what meets the zeros around
 
 
 def test_statistics_of_resnet18_move_in_training_mode_only(key):

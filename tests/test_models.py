@@ -49,7 +49,8 @@ def test_each_network_maps_images_to_logits(name, key):
     variables = jax.eval_shape(model.init, key, x)
     assert jax.eval_shape(model.apply, variables, x).shape == (2, 3)
     assert (model.stack is not None) == (name in TWINS)
-    assert (model.apply_train is not None) == (name == "resnet18") == ("batch_stats" in variables)
+    normalised = name in ("resnet8", "resnet18")
+    assert (model.apply_train is not None) == normalised == ("batch_stats" in variables)
 
 
 @pytest.mark.parametrize("name", [name for name in models.NAMES if name not in TWINS])
@@ -305,7 +306,7 @@ def test_antisymmetric_is_the_difference_and_keeps_other_collections(key):
     np.testing.assert_allclose(model.apply(variables, x), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cnn_mnist", "cnn_small", "resnet18"])
+@pytest.mark.parametrize("name", ["cnn_mnist", "cnn_small", "resnet8", "resnet18"])
 def test_smooth_networks_have_the_parameters_and_the_limit_of_the_relu(name):
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
     sharp, smooth, coarse = (

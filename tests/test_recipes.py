@@ -298,3 +298,73 @@ def test_an_augmented_linearisation_trains():
     lazy = linear.linearize(model, start(model, data), centered=True)
     losses = fit(lazy, data, augmentation=Augmentation(frame=1), epochs=10).loss
     assert losses[-1] < losses[0]
+
+
+def separable(n):
+    """Images whose label is whether they are bright."""
+    y = np.arange(n, dtype=np.int32) % 2
+    x = 0.4 * jax.random.uniform(jax.random.key(0), (n, 3, 3, 1)) + 0.6 * y[:, None, None, None]
+    return Split(x, jnp.asarray(y), 2)
+
+
+def test_a_training_that_loses_its_robustness_stops():
+    """Against an attack that does nothing for two epochs and then turns images into negatives."""
+    model, data, calls = normalised(), separable(40), []
+
+    def attack(logits_fn, x, y, key):
+        calls.append(len(x))
+        return x if len(calls) < 3 else 1 - x
+
+    message = r"epoch 3: accuracy under attack of 8 images .* fell from [01]\.\d+ to 0\.000"
+    with pytest.raises(training.OverfittingError, match=message):
+        fit(model, data, epochs=9, watch=training.Watch(attack, images=8))
+    assert calls == [8, 8, 8]
+
+
+def test_watched_images_are_not_trained_on_and_watching_changes_nothing():
+    model, data = normalised(), separable(40)
+    watch = training.Watch(attacks.partial(attacks.fgsm, epsilon=0.01), images=8)
+    found = fit(model, data, epochs=4, watch=watch)
+    rest = fit(model, Split(data.x[:-8], data.y[:-8], 2), epochs=4)
+    np.testing.assert_array_equal(flat(found.variables), flat(rest.variables))
+    assert len(found.watched) == 4
+    assert rest.watched == []
+    f = linear.bind(model.apply, found.variables)
+    under = watch.attack(f, data.x[-8:], data.y[-8:], None)
+    assert found.watched[-1] == float(jnp.mean(attacks.correct(f(under), data.y[-8:])))
+
+
+def test_more_watched_images_than_there_are_is_refused():
+    watch = training.Watch(attacks.partial(attacks.fgsm, epsilon=0.01), images=40)
+    with pytest.raises(ValueError, match="watch: its 40 images are not less than the 40 of data"):
+        fit(normalised(), separable(40), watch=watch)
+
+
+def test_watched_accuracies_survive_an_interruption(tmp_path):
+    watch = training.Watch(attacks.partial(attacks.fgsm, epsilon=0.01), images=8)
+    options = {"watch": watch, "checkpoint": tmp_path / "run"}
+    fit(normalised(), separable(40), epochs=2, **options)
+    resumed = fit(normalised(), separable(40), epochs=4, **options)
+    assert resumed.watched == fit(normalised(), separable(40), epochs=4, watch=watch).watched
+
+
+def test_recalibrated_statistics_are_those_of_the_images():
+    """Batches that are all alike: the averages go to their mean and variance as 1 - 0.9^k."""
+    model = normalised()
+    x = jnp.tile(jax.random.uniform(jax.random.key(0), (250, 3, 3, 1)), (60, 1, 1, 1))
+    before = model.init(jax.random.key(1), x[:1])
+    after = training.recalibrate(model, before, x, jax.random.key(2))
+    np.testing.assert_array_equal(flat(after["params"]), flat(before["params"]))
+    layer = before["params"]["Dense_0"]
+    hidden = x[:250].reshape(250, -1) @ layer["kernel"] + layer["bias"]
+    left = 0.9**60
+    [found] = after["batch_stats"].values()
+    np.testing.assert_allclose(found["mean"], (1 - left) * hidden.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(found["var"], (1 - left) * hidden.var(0) + left, rtol=1e-4)
+
+
+def test_a_model_without_statistics_is_left_as_it_is():
+    model = models.get("mlp", n_classes=2)
+    variables = model.init(jax.random.key(1), jnp.zeros((1, 3, 3, 1)))
+    x = jnp.zeros((4, 3, 3, 1))
+    assert training.recalibrate(model, variables, x, jax.random.key(2)) is variables

@@ -1,4 +1,4 @@
-"""ResNet-18, of plain Dense, Conv and BatchNorm layers."""
+"""Residual networks for small images, of plain Dense, Conv and BatchNorm layers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,10 +9,12 @@ from jaxtyping import Array, Float
 from ntklib.models._layers import Conv, images
 
 
-class ResNet18(nn.Module):
-    """ResNet-18, version 1, for small images: a 3x3 stem of stride 1 and no max-pooling."""
+class ResNet(nn.Module):
+    """A ResNet, version 1, without max-pooling: all groups but the first halve the image."""
 
-    channels: tuple[int, int, int, int]  # of the stem and the first group, and of the other three
+    channels: tuple[int, ...]  # of each group of blocks; those of the first are the stem's, too
+    blocks: int  # in each group
+    stem: tuple[int, int]  # side of the window of the first convolution, and its stride
     n_classes: int
     zero_head: bool  # whether the weights of the readout start at zero
     activation: Callable[[Array], Array] = nn.relu
@@ -22,10 +24,11 @@ class ResNet18(nn.Module):
         self, x: Float[Array, "n ..."], train: bool = False
     ) -> Float[Array, "n {self.n_classes}"]:
         """The logits of a batch of images."""
-        x = Conv(self.channels[0], (3, 3), use_bias=False)(images(x))
+        side, stride = self.stem
+        x = Conv(self.channels[0], (side, side), stride, use_bias=False)(images(x))
         x = self.activation(_norm(train)(x))
         for group, channels in enumerate(self.channels):
-            for block in range(2):
+            for block in range(self.blocks):
                 first = group > 0 and block == 0
                 x = _Block(channels, 2 if first else 1, first, self.activation)(x, train)
         head = nn.initializers.zeros if self.zero_head else nn.initializers.lecun_normal()
