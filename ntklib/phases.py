@@ -295,18 +295,21 @@ class Study:
         n_curvature: int,
         centered: bool = True,
         keep: Sequence[int] = (),
+        images: Images | None = None,
         **changes: Any,
     ) -> list[Training]:
         """The second phase: training with the kernel of an epoch fixed, at the learning rate 1/h.
 
         Takes trainings of the first phase, one a seed, and returns as many. `n_curvature`,
-        `centered` and `keep` are those of a `Training`; `changes` are values of the recipe.
+        `centered` and `keep` are those of a `Training`; `images` may be fewer than those of the
+        first phase, None for the same; `changes` are values of the recipe, which has no
+        augmentation here.
         """
-        recipe = replace(self.recipe, optimizer=SGD(1.0), **changes)
+        recipe = replace(self.recipe, optimizer=SGD(1.0), **{"augmentation": None} | changes)
         return [
             Training(
                 self.network,
-                self.images,
+                images or self.images,
                 recipe,
                 each.seed,
                 keep=tuple(keep),

@@ -101,6 +101,19 @@ def test_options_are_those_of_the_network_in_both_phases():
     assert learnt[0].name != replace(smooth, options=()).learn(adversary=FGSM)[0].name
 
 
+def test_the_second_phase_may_have_fewer_images_and_has_no_augmentation():
+    study = replace(STUDY, recipe=replace(RECIPE, augmentation=training.Augmentation()))
+    fewer = phases.Images("digits", 40)
+    learnt = study.learn()
+    fixed = study.fix(learnt, 2, n_curvature=20, images=fewer)
+    assert [each.images for each in fixed] == [fewer, fewer]
+    assert all(each.tangent.training.images == STUDY.images for each in fixed)
+    assert {each.recipe.augmentation for each in fixed} == {None}
+    plain = study.fix(learnt, 2, n_curvature=20)
+    assert fixed[0].name != plain[0].name
+    assert [each.images for each in plain] == [STUDY.images] * 2
+
+
 @pytest.mark.parametrize(
     ("epochs", "times"), [(4, range(5)), (20, range(21)), (100, range(0, 101, 5))]
 )

@@ -14,6 +14,7 @@ from resumable import flat, normalised, split
 
 from ntklib import attacks, linear, models, training
 from ntklib.data import Split
+from ntklib.recipes import Protocol, protocol
 from ntklib.training import SGD, Augmentation, Recipe
 
 
@@ -368,3 +369,31 @@ def test_a_model_without_statistics_is_left_as_it_is():
     variables = model.init(jax.random.key(1), jnp.zeros((1, 3, 3, 1)))
     x = jnp.zeros((4, 3, 3, 1))
     assert training.recalibrate(model, variables, x, jax.random.key(2)) is variables
+
+
+SIZES = {"epsilon": 0.1, "epochs": 5, "batch_size": 8, "learning_rate": 0.2, "attack_steps": 3}
+
+
+def test_the_official_protocol_is_that_of_its_source():
+    pgd = attacks.partial(attacks.pgd, epsilon=0.1, steps=3)
+    plain = Recipe(epochs=5, optimizer=SGD(0.2), batch_size=8, loss="ce")
+    found = protocol("official", **SIZES)
+    assert found == Protocol(plain, replace(plain, adversary=pgd, clean_first=True), 2)
+
+
+def test_the_fast_protocol_differs_between_its_kinds_in_the_attack_only():
+    found = protocol("fast", **SIZES)
+    standard, adversarial = found.standard, found.adversarial
+    one_step = attacks.partial(attacks.noisy_fgsm, epsilon=0.1)
+    assert standard.optimizer == SGD(0.2, weight_decay=5e-4, schedule="cyclic")
+    assert standard.augmentation == Augmentation()
+    assert adversarial.watch.attack == attacks.partial(attacks.pgd, epsilon=0.1, steps=10)
+    assert adversarial == replace(standard, adversary=one_step, watch=adversarial.watch)
+    assert found.updates == 1
+
+
+def test_an_unknown_protocol_is_refused():
+    with pytest.raises(
+        ValueError, match="protocol: 'slow' is unknown; allowed: 'official', 'fast'"
+    ):
+        protocol("slow", **SIZES)
