@@ -202,10 +202,10 @@ def protocol(
     """
     _checks.one_of("protocol", name, PROTOCOLS)
     fast = name == "fast"
-    decay, schedule = (5e-4, "cyclic") if fast else (0.0, "constant")
+    sgd = SGD(learning_rate)
     standard = Recipe(
         epochs=epochs,
-        optimizer=SGD(learning_rate, weight_decay=decay, schedule=schedule),
+        optimizer=replace(sgd, weight_decay=5e-4, schedule="cyclic") if fast else sgd,
         batch_size=batch_size,
         loss="ce",
         augmentation=Augmentation() if fast else None,
