@@ -26,6 +26,8 @@ Strides = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 _FEW = 3
 """Channels of an image up to which XLA's convolution is not worth its overhead."""
+_MANY = 24
+"""Channels from which on Winograd's transforms of images cost less than the products they save."""
 _PIXELS = 2048
 """Outputs that one block of images has, so that what is computed of it stays in a cache."""
 
@@ -237,7 +239,7 @@ _Grid = Sequence[Sequence[Array]]
 
 
 def _suits_winograd(kernel: tuple[int, ...], strides: Strides) -> bool:
-    return kernel[:-2] == (3, 3) and strides == (1, 1) and kernel[-2] > _FEW
+    return kernel[:-2] == (3, 3) and strides == (1, 1) and min(kernel[-2:]) >= _MANY
 
 
 def _winograd(x: Array, kernel: Array, padding: Padding, precision: Any) -> Array:
