@@ -1,17 +1,18 @@
-"""Convolutions with a backward pass that suits a CPU.
+"""Convolutions that suit a CPU.
 
-XLA's own costs several times more there where strides are above one, and hundreds of times more for
-the gradient in the kernel within a loop. And images of a few channels, as photographs are, take it
-several times longer than their multiplications do. Derivatives of all orders and modes are
-possible.
+XLA's own take several times longer there than PyTorch's: windows of 3x3 because they multiply
+directly, strides above one and images of a few channels because of overhead, and the gradient in
+the kernel everywhere. Here 3x3 windows of stride 1 are computed by Winograd's algorithm, and what
+does not fit in a cache in blocks of a few images. Derivatives of all orders and modes are possible.
 
 Arrays are channels last: images (n, *space, a), kernels (*window, a, b). Padding is one pair of
 numbers an axis of space. As in all networks, "convolution" means correlation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
+from math import prod
 from typing import Any
 
 import jax
@@ -25,6 +26,10 @@ Strides = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 _FEW = 3
 """Channels of an image up to which XLA's convolution is not worth its overhead."""
+_MANY = 24
+"""Channels from which on Winograd's transforms of images cost less than the products they save."""
+_PIXELS = 2048
+"""Outputs that one block of images has, so that what is computed of it stays in a cache."""
 
 
 def convolve(
@@ -69,6 +74,8 @@ def _correlate(
 ) -> Array:
     if x.shape[-1] <= _FEW:
         return _sum_of_taps(x, kernel, strides, padding)
+    if _suits_winograd(kernel.shape, strides):
+        return _winograd(x, kernel, padding, precision)
     last = x.ndim - 1
     space = tuple(range(1, last))
     dimensions = lax.ConvDimensionNumbers(
@@ -134,15 +141,22 @@ def _image_cotangent(d: Array, x: Any, kernel: Array, **options: Any) -> Array:
 
 
 def _kernel_cotangent(d: Array, x: Array, kernel: Any, **options: Any) -> Array:
-    """The gradient in the kernel, as one matrix product.
+    """The gradient in the kernel, as a sum of matrix products over blocks of images.
 
     XLA's own rule is a convolution whose images are the channels, which it computes without its
     fast routines where it stands in a loop.
     """
-    shape = kernel.aval.shape
-    seen = patches(x, shape[:-2], options["strides"], options["padding"])
-    rows, columns = seen.reshape(-1, seen.shape[-1]), d.reshape(-1, d.shape[-1])
-    return jnp.matmul(rows.T, columns, precision=options["precision"]).reshape(shape)
+    shape, precision = kernel.aval.shape, options["precision"]
+    if _suits_winograd(shape, options["strides"]):
+        return _winograd_kernel_cotangent(d, x, options["padding"], precision)
+
+    def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
+        x, d = block
+        seen = patches(x, shape[:-2], options["strides"], options["padding"])
+        rows, columns = seen.reshape(-1, seen.shape[-1]), d.reshape(-1, d.shape[-1])
+        return total + jnp.matmul(rows.T, columns, precision=precision).reshape(shape), None
+
+    return _scan(add, jnp.zeros(shape, kernel.aval.dtype), x, d)
 
 
 def _batched(
@@ -182,3 +196,123 @@ def _taps(x: Array, window: tuple[int, ...], strides: Strides, padding: Padding)
         cut = (slice(o, size - k + o + 1, s) for o, size, k, s in ranges)
         taps.append(x[(slice(None), *cut)])
     return taps
+
+
+# --- blocks of images ---
+
+
+def _in_blocks(function: Callable[[Array], Array], x: Array, pixels: int) -> Array:
+    """A function of images, with so many of their outputs' pixels, block by block."""
+    blocks = _blocks(x, pixels)
+    if len(blocks) == 1:
+        return function(x)
+    y = lax.map(function, blocks)
+    return y.reshape(-1, *y.shape[2:])[: len(x)]
+
+
+def _scan(
+    add: Callable[[Any, tuple[Array, Array]], tuple[Any, None]], total: Any, x: Array, d: Array
+) -> Any:
+    """A sum over images x and the cotangents d of their outputs, block by block."""
+    pixels = prod(d.shape[1:-1])
+    blocks = _blocks(x, pixels), _blocks(d, pixels)
+    if len(blocks[0]) == 1:
+        return add(total, (x, d))[0]
+    return lax.scan(add, total, blocks)[0]
+
+
+def _blocks(x: Array, pixels: int) -> Array:
+    """Images (n, ...) as blocks (k, m, ...) of equal size, with images of zeros at the end."""
+    k = max(1, -(-len(x) // max(1, _PIXELS // max(1, pixels))))
+    m = -(-len(x) // k)
+    x = jnp.pad(x, ((0, k * m - len(x)), *((0, 0),) * (x.ndim - 1)))
+    return x.reshape(k, m, *x.shape[1:])
+
+
+# --- Winograd's algorithm F(2x2, 3x3) (Lavin & Gray 2016) ---
+#
+# Along one axis, two outputs of a window of three weights w come from four pixels x with four
+# products, A^T (G w * B^T x), where the direct way needs six; along two axes it is sixteen products
+# for thirty-six. Each is a matrix product over the channels. A grid holds one array a place.
+
+_Grid = Sequence[Sequence[Array]]
+
+
+def _suits_winograd(kernel: tuple[int, ...], strides: Strides) -> bool:
+    return kernel[:-2] == (3, 3) and strides == (1, 1) and min(kernel[-2:]) >= _MANY
+
+
+def _winograd(x: Array, kernel: Array, padding: Padding, precision: Any) -> Array:
+    height, width = (size + sum(pad) - 2 for size, pad in zip(x.shape[1:3], padding, strict=True))
+    weights = _transform(_weights, kernel)
+
+    def convolved(x: Array) -> Array:
+        products = _products(_tiles(x, padding), weights, precision)
+        rows = [jnp.stack(row, 3) for row in _transform(_outputs, products)]
+        return jnp.stack(rows, 2).reshape(len(x), *(2 * n for n in rows[0].shape[1:3]), -1)
+
+    return _in_blocks(convolved, x, height * width)[:, :height, :width]
+
+
+def _winograd_kernel_cotangent(d: Array, x: Array, padding: Padding, precision: Any) -> Array:
+    """The gradient in the kernel: the same products, with the cotangents of the outputs."""
+    d = jnp.pad(d, ((0, 0), *((0, size % 2) for size in d.shape[1:3]), (0, 0)))
+
+    def add(total: _Grid, block: tuple[Array, Array]) -> tuple[_Grid, None]:
+        x, d = block
+        seen = [[_rows(tile).T for tile in row] for row in _tiles(x, padding)]
+        halves = [[d[:, i::2, j::2] for j in range(2)] for i in range(2)]
+        cotangents = [[_rows(c) for c in row] for row in _transform(_output_cotangents, halves)]
+        terms = _products(seen, cotangents, precision)
+        return jax.tree.map(jnp.add, total, terms), None
+
+    total = _scan(add, [[jnp.zeros((x.shape[-1], d.shape[-1]), x.dtype)] * 4] * 4, x, d)
+    return jnp.stack([jnp.stack(row) for row in _transform(_weight_cotangents, total)])
+
+
+def _tiles(x: Array, padding: Padding) -> _Grid:
+    """The transformed pixels of all tiles of 4x4, of which neighbours share two rows or columns."""
+    pads = [
+        (low, high + (size + low + high) % 2)
+        for size, (low, high) in zip(x.shape[1:3], padding, strict=True)
+    ]  # to even sizes
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
+    height, width = x.shape[1] - 3, x.shape[2] - 3
+    grid = [[x[:, i : i + height : 2, j : j + width : 2] for j in range(4)] for i in range(4)]
+    return _transform(_pixels, grid)
+
+
+def _products(left: _Grid, right: _Grid, precision: Any) -> _Grid:
+    product = partial(jnp.matmul, precision=precision)
+    return [list(map(product, *rows)) for rows in zip(left, right, strict=True)]
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _transform(along_an_axis: Callable[..., tuple[Array, ...]], grid: Any) -> _Grid:
+    columns = [along_an_axis(*column) for column in zip(*grid, strict=True)]
+    return [along_an_axis(*row) for row in zip(*columns, strict=True)]
+
+
+def _pixels(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
+    return a - c, b + c, c - b, b - d
+
+
+def _weights(a: Array, b: Array, c: Array) -> tuple[Array, ...]:
+    mean = (a + c) / 2
+    return a, mean + b / 2, mean - b / 2, c
+
+
+def _outputs(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
+    return a + b + c, b - c - d
+
+
+def _output_cotangents(a: Array, b: Array) -> tuple[Array, ...]:
+    return a, a + b, a - b, -b
+
+
+def _weight_cotangents(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
+    mean = (b + c) / 2
+    return a + mean, (b - c) / 2, mean + d
