@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from ntklib.models import _convolution
 from ntklib.models._convolution import conv_general_dilated, convolve, patches
 
 CASES = list(
@@ -82,12 +83,12 @@ DERIVATIVES = [
 ]
 
 
-@pytest.mark.parametrize("channels", [3, 5])  # few and many: two ways to compute
+@pytest.mark.parametrize("channels", [(3, 4), (5, 4), (24, 25)])  # three ways to compute
 @pytest.mark.parametrize(("geometry", "padding"), CASES)
 def test_values_and_gradients_are_those_of_xla(x64, key, geometry, padding, channels):
     window, strides = geometry
-    x = jax.random.normal(key, (2, 7, 8, channels))
-    kernel = jax.random.normal(key, (*window, channels, 4))
+    x = jax.random.normal(key, (2, 7, 8, channels[0]))
+    kernel = jax.random.normal(key, (*window, *channels))
     ours, xla = (
         jax.jit(partial(gradients, wave(lambda x, k, f=f: f(x, k, strides, padding))))
         for f in (convolve, reference)
@@ -96,12 +97,18 @@ def test_values_and_gradients_are_those_of_xla(x64, key, geometry, padding, chan
         np.testing.assert_allclose(mine, expected, atol=1e-11)
 
 
-@pytest.mark.parametrize("channels", [2, 5])
+@pytest.mark.parametrize("pixels", [2048, 70])  # one block; blocks of two images, or of one
+@pytest.mark.parametrize(
+    ("channels", "strides"), [((2, 4), (2, 1)), ((5, 4), (2, 1)), ((24, 25), (1, 1))]
+)
 @pytest.mark.parametrize("derivative", DERIVATIVES)
-def test_all_derivatives_are_those_of_xla(x64, key, derivative, channels):
-    x = jax.random.normal(key, (3, 6, 5, channels))
-    kernel = 0.3 * jax.random.normal(key, (3, 3, channels, 4))
-    geometry = (2, 1), ((1, 1), (0, 2))
+def test_all_derivatives_are_those_of_xla(
+    x64, key, monkeypatch, derivative, channels, strides, pixels
+):
+    monkeypatch.setattr(_convolution, "_PIXELS", pixels)
+    x = jax.random.normal(key, (3, 6, 5, channels[0]))
+    kernel = jax.random.normal(key, (3, 3, *channels)) / channels[0]
+    geometry = strides, ((1, 1), (0, 2))
     ours, xla = (
         jax.jit(partial(derivative, wave(lambda x, k, f=f: f(x, k, *geometry))))(x, kernel)
         for f in (convolve, reference)
