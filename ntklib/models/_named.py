@@ -67,8 +67,8 @@ def get(name: str, *, n_classes: int, **options: Any) -> Model:
       start at zero, and so do the logits.
     - "resnet8": ours, for photographs on a CPU: as "resnet18", but conv 64 of 4x4 and stride 2,
       then three groups of one block of 64, 128, 256 channels, so that no convolution of many
-      channels meets a large image; 49 million multiply-adds for 32x32 pixels. Its `zero_head` is
-      False.
+      channels meets a large image; images are halved by means over 2x2 pixels, so that all others
+      have stride 1; 49 million multiply-adds for 32x32 pixels. Its `zero_head` is False.
     """
     allowed = _OPTIONS[one_of("name", name, NAMES)]
     for option in options:
@@ -162,13 +162,14 @@ def _resnet(
     channels: tuple[int, ...],
     blocks: int,
     stem: tuple[int, int],
+    pooled: bool,
     n_classes: int,
     width: float,
     softplus: float,
     zero_head: bool,
 ) -> nn.Module:
     scaled = tuple(_times(width, c) for c in channels)
-    return ResNet(scaled, blocks, stem, n_classes, zero_head, _activation(softplus))
+    return ResNet(scaled, blocks, stem, pooled, n_classes, zero_head, _activation(softplus))
 
 
 def _times(width: float, channels: int) -> int:
@@ -206,6 +207,6 @@ _NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "conv3": partial(_plain, _CONV3),
     "conv4": partial(_plain, _CONV4),
     "alexnet": partial(_plain, _ALEXNET),
-    "resnet18": partial(_resnet, (64, 128, 256, 512), 2, (3, 1)),
-    "resnet8": partial(_resnet, (64, 128, 256), 1, (4, 2)),
+    "resnet18": partial(_resnet, (64, 128, 256, 512), 2, (3, 1), False),
+    "resnet8": partial(_resnet, (64, 128, 256), 1, (4, 2), True),
 }

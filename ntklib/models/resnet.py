@@ -10,11 +10,15 @@ from ntklib.models._layers import Conv, images
 
 
 class ResNet(nn.Module):
-    """A ResNet, version 1, without max-pooling: all groups but the first halve the image."""
+    """A ResNet, version 1, without max-pooling: all groups but the first halve the image.
+
+    They do so by a stride of 2, or where the image is `pooled`, by means over 2x2 pixels before.
+    """
 
     channels: tuple[int, ...]  # of each group of blocks; those of the first are the stem's, too
     blocks: int  # in each group
     stem: tuple[int, int]  # side of the window of the first convolution, and its stride
+    pooled: bool
     n_classes: int
     zero_head: bool  # whether the weights of the readout start at zero
     activation: Callable[[Array], Array] = nn.relu
@@ -30,7 +34,10 @@ class ResNet(nn.Module):
         for group, channels in enumerate(self.channels):
             for block in range(self.blocks):
                 first = group > 0 and block == 0
-                x = _Block(channels, 2 if first else 1, first, self.activation)(x, train)
+                if first and self.pooled:
+                    x = nn.avg_pool(x, (2, 2), (2, 2))
+                stride = 2 if first and not self.pooled else 1
+                x = _Block(channels, stride, first, self.activation)(x, train)
         head = nn.initializers.zeros if self.zero_head else nn.initializers.lecun_normal()
         return nn.Dense(self.n_classes, kernel_init=head)(x.mean((1, 2)))
 
