@@ -233,9 +233,7 @@ def _blocks(x: Array, pixels: int) -> Array:
 #
 # Along one axis, two outputs of a window of three weights w come from four pixels x with four
 # products, A^T (G w * B^T x), where the direct way needs six; along two axes it is sixteen products
-# for thirty-six. Each is a matrix product over the channels. A grid holds one array a place.
-
-_Grid = Sequence[Sequence[Array]]
+# for thirty-six, each a matrix product over the channels. The four of an axis are stacked in front.
 
 
 def _suits_winograd(kernel: tuple[int, ...], strides: Strides) -> bool:
@@ -244,12 +242,14 @@ def _suits_winograd(kernel: tuple[int, ...], strides: Strides) -> bool:
 
 def _winograd(x: Array, kernel: Array, padding: Padding, precision: Any) -> Array:
     height, width = (size + sum(pad) - 2 for size, pad in zip(x.shape[1:3], padding, strict=True))
-    weights = _transform(_weights, kernel)
+    weights = _weights(jnp.swapaxes(_weights(kernel), 0, 1))
 
     def convolved(x: Array) -> Array:
-        products = _products(_tiles(x, padding), weights, precision)
-        rows = [jnp.stack(row, 3) for row in _transform(_outputs, products)]
-        return jnp.stack(rows, 2).reshape(len(x), *(2 * n for n in rows[0].shape[1:3]), -1)
+        pixels = _pixels(x, padding)
+        products = jnp.matmul(_rows(pixels), weights, precision=precision)
+        outputs = _outputs(_outputs(products.reshape(*pixels.shape[:-1], -1), 4), 2)
+        n, tall, _, wide, _, channels = outputs.shape
+        return outputs.reshape(n, 2 * tall, 2 * wide, channels)
 
     return _in_blocks(convolved, x, height * width)[:, :height, :width]
 
@@ -258,61 +258,48 @@ def _winograd_kernel_cotangent(d: Array, x: Array, padding: Padding, precision: 
     """The gradient in the kernel: the same products, with the cotangents of the outputs."""
     d = jnp.pad(d, ((0, 0), *((0, size % 2) for size in d.shape[1:3]), (0, 0)))
 
-    def add(total: _Grid, block: tuple[Array, Array]) -> tuple[_Grid, None]:
+    def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
         x, d = block
-        seen = [[_rows(tile).T for tile in row] for row in _tiles(x, padding)]
-        halves = [[d[:, i::2, j::2] for j in range(2)] for i in range(2)]
-        cotangents = [[_rows(c) for c in row] for row in _transform(_output_cotangents, halves)]
-        terms = _products(seen, cotangents, precision)
-        return jax.tree.map(jnp.add, total, terms), None
+        rows = jnp.swapaxes(_rows(_pixels(x, padding)), -1, -2)
+        columns = _rows(_output_cotangents(_output_cotangents(d, 1), 3))
+        return total + jnp.matmul(rows, columns, precision=precision), None
 
-    total = _scan(add, [[jnp.zeros((x.shape[-1], d.shape[-1]), x.dtype)] * 4] * 4, x, d)
-    return jnp.stack([jnp.stack(row) for row in _transform(_weight_cotangents, total)])
-
-
-def _tiles(x: Array, padding: Padding) -> _Grid:
-    """The transformed pixels of all tiles of 4x4, of which neighbours share two rows or columns."""
-    pads = [
-        (low, high + (size + low + high) % 2)
-        for size, (low, high) in zip(x.shape[1:3], padding, strict=True)
-    ]  # to even sizes
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
-    height, width = x.shape[1] - 3, x.shape[2] - 3
-    grid = [[x[:, i : i + height : 2, j : j + width : 2] for j in range(4)] for i in range(4)]
-    return _transform(_pixels, grid)
-
-
-def _products(left: _Grid, right: _Grid, precision: Any) -> _Grid:
-    product = partial(jnp.matmul, precision=precision)
-    return [list(map(product, *rows)) for rows in zip(left, right, strict=True)]
+    total = _scan(add, jnp.zeros((4, 4, x.shape[-1], d.shape[-1]), x.dtype), x, d)
+    return _weight_cotangents(jnp.swapaxes(_weight_cotangents(total), 0, 1))
 
 
 def _rows(x: Array) -> Array:
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(4, 4, -1, x.shape[-1])
 
 
-def _transform(along_an_axis: Callable[..., tuple[Array, ...]], grid: Any) -> _Grid:
-    columns = [along_an_axis(*column) for column in zip(*grid, strict=True)]
-    return [along_an_axis(*row) for row in zip(*columns, strict=True)]
+def _pixels(x: Array, padding: Padding) -> Array:
+    """The transformed pixels (4, 4, n, *tiles, a) of tiles of 4x4, two pixels from each other."""
+    pads = [
+        (low, high + (size + low + high) % 2)
+        for size, (low, high) in zip(x.shape[1:3], padding, strict=True)
+    ]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
+    for axis in (1, 3):
+        length = x.shape[axis] - 3
+        a, b, c, d = (lax.slice_in_dim(x, i, i + length, 2, axis) for i in range(4))
+        x = jnp.stack([a - c, b + c, c - b, b - d])
+    return x
 
 
-def _pixels(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
-    return a - c, b + c, c - b, b - d
+def _weights(w: Array) -> Array:
+    mean = (w[0] + w[2]) / 2
+    return jnp.stack([w[0], mean + w[1] / 2, mean - w[1] / 2, w[2]])
 
 
-def _weights(a: Array, b: Array, c: Array) -> tuple[Array, ...]:
-    mean = (a + c) / 2
-    return a, mean + b / 2, mean - b / 2, c
+def _weight_cotangents(d: Array) -> Array:
+    mean = (d[1] + d[2]) / 2
+    return jnp.stack([d[0] + mean, (d[1] - d[2]) / 2, mean + d[3]])
 
 
-def _outputs(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
-    return a + b + c, b - c - d
+def _outputs(y: Array, axis: int) -> Array:
+    return jnp.stack([y[0] + y[1] + y[2], y[1] - y[2] - y[3]], axis)
 
 
-def _output_cotangents(a: Array, b: Array) -> tuple[Array, ...]:
-    return a, a + b, a - b, -b
-
-
-def _weight_cotangents(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, ...]:
-    mean = (b + c) / 2
-    return a + mean, (b - c) / 2, mean + d
+def _output_cotangents(d: Array, axis: int) -> Array:
+    a, b = (lax.slice_in_dim(d, i, None, 2, axis) for i in range(2))
+    return jnp.stack([a, a + b, a - b, -b])
