@@ -29,9 +29,6 @@ from ntklib.recipes import SGD, Augmentation, Recipe
 __all__ = ["SGD", "Augmentation", "CheckpointError", "DivergedError", "History", "Recipe", "fit"]
 
 
-_PATIENCE = 20  # between two checkpoints, in units of what writing one takes
-
-
 class DivergedError(RuntimeError):
     """Training produced a loss that is not finite."""
 
@@ -163,7 +160,7 @@ def fit(
         if checkpoint is not None and (epoch == epochs or time.monotonic() > pause):
             begun = time.monotonic()
             checkpoints.save(checkpoint, run, _content(state, history))
-            pause = time.monotonic() + _PATIENCE * (time.monotonic() - begun)
+            pause = time.monotonic() + checkpoints.PATIENCE * (time.monotonic() - begun)
     history.variables = _shown(state)
     return history
 
