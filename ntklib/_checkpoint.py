@@ -19,6 +19,7 @@ import numpy as np
 from flax import serialization
 
 _FORMAT = "ntklib checkpoint 1"
+PATIENCE = 20  # between two checkpoints, in units of what writing one takes
 
 
 class CheckpointError(RuntimeError):

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Num
 from ntklib._checks import logits, one_of, parameters, points, same_rows, whole
 from ntklib._contraction import CACHE, COLUMNS, Machine, stays_factored
 from ntklib._layerwise import Gradient, Product, gradients
+from ntklib._products import backward, forward
 from ntklib.models import Model, Variables
 
 Output = Literal["trace", "full"] | int
@@ -144,37 +145,14 @@ def _vector_product(
     full: bool,
     block: int,
 ) -> Array:
-    def network(params: Variables, x: Array) -> Array:
-        return apply({**variables, "params": params}, x)
-
     def combined(cotangents: Float[Array, "n2 k"]) -> Float[Array, "n1 k"]:
-        def backward(total: Any, points: tuple[Array, Array]) -> tuple[Any, None]:
-            _, pullback = jax.vjp(lambda p: network(p, points[0]), params)
-            return jax.tree.map(jnp.add, total, pullback(points[1])[0]), None
-
-        def forward(x: Array) -> Array:
-            return jax.jvp(lambda p: network(p, x), (params,), (direction,))[1]
-
-        params = variables["params"]
-        zero = jax.tree.map(jnp.zeros_like, params)
-        blocks = _blocks(x2, block), _blocks(cotangents, block, mode="constant")
-        total, _ = jax.lax.scan(backward, zero, blocks)
-        # Of a complex parameter a + ib, JAX's gradient is df/da - i df/db.
-        direction = jax.tree.map(jnp.conj, total)
-        return jax.lax.map(forward, _blocks(x1, block)).reshape(-1, cotangents.shape[1])[: len(x1)]
+        direction = backward(apply, variables, x2, cotangents, block)
+        return forward(apply, variables, x1, direction, block)
 
     if full:
         return combined(v)
     products = jax.lax.map(lambda unit: combined(v[:, None] * unit) @ unit, units)
     return jnp.mean(products, axis=0)
-
-
-def _blocks(
-    a: Float[Array, "n ..."], size: int, *, mode: str = "edge"
-) -> Float[Array, "blocks size ..."]:
-    """Cut along the first axis, with the last row repeated, or with zeros, at the end."""
-    a = jnp.pad(a, ((0, -len(a) % size), *((0, 0),) * (a.ndim - 1)), mode=mode)
-    return a.reshape(-1, size, *a.shape[1:])
 
 
 def _add(

@@ -21,10 +21,12 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 from scipy.sparse.linalg import eigsh
 
-from ntklib import attacks, cores, data, linear, models, ntk, training
+from ntklib import attacks, cores, data, least_squares, linear, models, ntk, training
 from ntklib.data import Split
+from ntklib.least_squares import Solution
 from ntklib.models import Model, Variables
-from ntklib.training import SGD, Recipe
+from ntklib.recipes import SGD, Recipe, Solve
+from ntklib.training import History
 
 Options = tuple[tuple[str, Any], ...]
 _CALIBRATION = 5000  # training images for the statistics of batch normalisation
@@ -74,8 +76,13 @@ class Training:
     n images and $P = I - \frac1C \mathbf 1 \mathbf 1^\top$. So no kernel is trained faster than
     another for being larger. With momentum 0.9 a rate is stable there up to $3.8 / h$.
 
+    With a `Solve` for a recipe, the linearisation is not trained but solved, on the squared loss
+    (see `ntklib.least_squares`). Iterations stand for epochs; the ridge is in units of h, too, and
+    the order of the batches has no meaning.
+
     Attributes:
         network: name, see `ntklib.models.get`.
+        recipe: what is done.
         seed: decides the start of the network, the order of the batches and the attack's keys.
         keep: epochs at which the variables are kept.
         order: another number gives the batches another order, and the attack other keys.
@@ -90,7 +97,7 @@ class Training:
 
     network: str
     images: Images
-    recipe: Recipe
+    recipe: Recipe | Solve
     seed: int
     keep: tuple[int, ...] = ()
     order: int = 0
@@ -99,6 +106,13 @@ class Training:
     centered: bool = True
     n_curvature: int = 0
     options: Options = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.recipe, Solve) and (self.tangent is None or self.start is not None):
+            raise ValueError(
+                "recipe: a Solve is of a linearisation, from its tangent point; give a tangent and "
+                "no start"
+            )
 
     @property
     def parents(self) -> tuple["Training", ...]:
@@ -111,11 +125,14 @@ class Training:
         recipe, words = self.recipe, []
         if self.tangent is not None:
             words += ["fixed", str(self.tangent.epoch)]
-        words += ["standard" if recipe.adversary is None else "adversarial"]
-        words += ["clean-first"] if recipe.clean_first else []
-        words += ["from", str(self.start.epoch)] if self.start is not None else []
-        digest = sha256(repr(self.unseeded).encode()).hexdigest()
-        words += [str(recipe.epochs), "epochs", digest[:8]]
+        if isinstance(recipe, Solve):
+            words += ["solved", str(recipe.iterations), "iterations"]
+        else:
+            words += ["standard" if recipe.adversary is None else "adversarial"]
+            words += ["clean-first"] if recipe.clean_first else []
+            words += ["from", str(self.start.epoch)] if self.start is not None else []
+            words += [str(recipe.epochs), "epochs"]
+        words += [sha256(repr(self.unseeded).encode()).hexdigest()[:8]]
         return f"{self.images}/{self.network}/{'-'.join(words)}/seed-{self.seed}"
 
     @property
@@ -132,44 +149,52 @@ class Training:
         return make(self, folder)
 
     def _fit(self, made: Mapping["Training", "Trained"], folder: Path | None) -> "Trained":
-        split, key, first = self.images.load(), jax.random.key(self.seed), 0
         model = network = _network(self)
-        recipe = self.recipe
+        split, first, tangent, h = self.images.load(), 0, None, 1.0
         if self.tangent is not None:
             tangent = made[self.tangent.training][self.tangent.epoch]
             model = linear.linearize(network, tangent, centered=self.centered)
             images = split.balanced(self.n_curvature).x
-            kernel = ntk.gram(network, tangent, images, output="full")
-            rate = recipe.optimizer.learning_rate / _curvature(kernel, len(images))
-            recipe = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=rate))
-        start = model.init(key, split.x[:1])
-        if self.start is not None:
-            first, start = self.start.epoch, made[self.start.training][self.start.epoch]
-        if self.order:
-            key = jax.random.fold_in(key, self.order)
-        keep = [epoch - first for epoch in self.keep if epoch >= first]
-        fit = partial(training.fit, model, start, split, key, recipe=recipe, keep=keep)
-        history = fit() if folder is None else _from_file(fit, folder / f"{self.name}.msgpack")
-        variables = history.kept | {int(recipe.epochs): history.variables}
+            h = _curvature(ntk.gram(network, tangent, images, output="full"), len(images))
+        if isinstance(self.recipe, Solve):
+            last, solve = self.recipe.iterations, replace(self.recipe, ridge=h * self.recipe.ridge)
+            options = {"recipe": solve, "centered": self.centered, "keep": self.keep}
+            run: Callable[..., History | Solution]
+            run = partial(least_squares.solve, network, tangent, split, **options)
+        else:
+            last, fit, key = self.recipe.epochs, self.recipe, jax.random.key(self.seed)
+            start = jax.jit(model.init)(key, split.x[:1])
+            if self.start is not None:
+                first, start = self.start.epoch, made[self.start.training][self.start.epoch]
+            if self.tangent is not None:
+                rate = fit.optimizer.learning_rate / h
+                fit = replace(fit, optimizer=replace(fit.optimizer, learning_rate=rate))
+            if self.order:
+                key = jax.random.fold_in(key, self.order)
+            keep = [epoch - first for epoch in self.keep if epoch >= first]
+            run = partial(training.fit, model, start, split, key, recipe=fit, keep=keep)
+        done = run() if folder is None else _from_file(run, folder / f"{self.name}.msgpack")
+        variables = done.kept | {int(last): done.variables}
         if self.tangent is None:
+            some, key = split.x[:_CALIBRATION], jax.random.key(self.seed)
             variables = {
-                epoch: training.recalibrate(network, each, split.x[:_CALIBRATION], key)
+                epoch: training.recalibrate(network, each, some, key)
                 for epoch, each in variables.items()
             }
-        return Trained(model, {epoch + first: kept for epoch, kept in variables.items()})
+        return Trained(model, {epoch + first: kept for epoch, kept in variables.items()}, done)
 
 
-def _from_file(fit: Callable[..., training.History], done: Path) -> training.History:
+def _from_file(run: Callable[..., History | Solution], done: Path) -> History | Solution:
     """A training whose file appears when it is complete; until then it has a checkpoint."""
     done.parent.mkdir(parents=True, exist_ok=True)
     path = done if done.exists() else done.with_suffix(".checkpoint")
     try:
-        history = fit(checkpoint=path)
+        found = run(checkpoint=path)
     except training.CheckpointError:  # damaged, or of another version of the program
         path.unlink()
-        return _from_file(fit, done)
+        return _from_file(run, done)
     path.replace(done)
-    return history
+    return found
 
 
 @dataclass(frozen=True)
@@ -177,11 +202,13 @@ class Trained:
     """A trained model: the network, or its linearisation, and its variables after some epochs.
 
     These are the epochs kept, and the last one; with batch normalisation, networks are
-    recalibrated, see `ntklib.training.recalibrate`.
+    recalibrated, see `ntklib.training.recalibrate`. The history has losses, accuracies and, where a
+    linearisation was solved, residuals; iterations stand for epochs then.
     """
 
     model: Model
     epochs: dict[int, Variables]
+    history: History | Solution
 
     def __getitem__(self, epoch: int) -> Variables:
         """The variables after so many epochs."""
@@ -296,6 +323,7 @@ class Study:
         centered: bool = True,
         keep: Sequence[int] = (),
         images: Images | None = None,
+        solve: Solve | None = None,
         **changes: Any,
     ) -> list[Training]:
         """The second phase: training with the kernel of an epoch fixed, at the learning rate 1/h.
@@ -303,9 +331,12 @@ class Study:
         Takes trainings of the first phase, one a seed, and returns as many. `n_curvature`,
         `centered` and `keep` are those of a `Training`; `images` may be fewer than those of the
         first phase, None for the same; `changes` are values of the recipe, which has no
-        augmentation here.
+        augmentation here, and in place of which there may be one to solve.
         """
-        recipe = replace(self.recipe, optimizer=SGD(1.0), **{"augmentation": None} | changes)
+        if solve is not None and changes:
+            raise ValueError(f"solve: has no {', '.join(changes)}; give one or the other")
+        changes = {"optimizer": SGD(1.0), "augmentation": None} | changes
+        recipe = solve or replace(self.recipe, **changes)
         return [
             Training(
                 self.network,

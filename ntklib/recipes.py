@@ -167,6 +167,24 @@ class Recipe:
             raise ValueError(f"averaging: {self.averaging} is out of range; it is between 0 and 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Solve:
+    r"""What `ntklib.least_squares.solve` does: conjugate gradients, and when they stop.
+
+    Attributes:
+        iterations: at least 1; fewer are a regularisation, too.
+        ridge: weight $\lambda$ of the penalty $\frac{\lambda}{2} \|\theta - \theta_t\|^2$ beside
+            the mean loss, at least 0.
+    """
+
+    iterations: _checks.Number
+    ridge: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "iterations", _checks.whole("iterations", self.iterations))
+        object.__setattr__(self, "ridge", _checks.number("ridge", self.ridge, least=0))
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How networks are trained in two ways that are compared.

@@ -40,9 +40,6 @@ __all__ = [
 ]
 
 
-_PATIENCE = 20  # between two checkpoints, in units of what writing one takes
-
-
 class DivergedError(RuntimeError):
     """Training produced a loss that is not finite."""
 
@@ -188,7 +185,7 @@ def fit(
         if checkpoint is not None and (epoch == epochs or time.monotonic() > pause):
             begun = time.monotonic()
             checkpoints.save(checkpoint, run, _content(state, history))
-            pause = time.monotonic() + _PATIENCE * (time.monotonic() - begun)
+            pause = time.monotonic() + checkpoints.PATIENCE * (time.monotonic() - begun)
     history.variables = _shown(state)
     return history
 

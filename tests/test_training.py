@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from resumable import bits, flat, normalised, slope, split
 
-from ntklib import attacks, infinite, linear, models, training
+from ntklib import _checkpoint, attacks, infinite, linear, models, training
 from ntklib.data import Split, load
 from ntklib.training import CheckpointError
 
@@ -483,7 +483,7 @@ def test_a_checkpoint_of_another_learning_rate_is_refused(tmp_path):
 
 
 def test_a_store_has_one_file_a_run_and_repeats_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_PATIENCE", 0)  # a checkpoint after each epoch
+    monkeypatch.setattr(_checkpoint, "PATIENCE", 0)  # a checkpoint after each epoch
     options = {"store": tmp_path / "of" / "runs", "keep": [2, 0]}
 
     def stop(step, variables):
