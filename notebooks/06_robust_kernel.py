@@ -205,7 +205,10 @@ for kernel in three:
         clean_at[kernel, t] = np.array([right(f) for f in now])
         robust_at[kernel, t] = study.withstood(now, test, smooth_copy)
 plateau = {
-    k: [study.withstood([r.logits_fn(t) for r in of_k], test, smooth_copy)[1] for t in (before, lazy_epochs)]
+    k: [
+        study.withstood([r.logits_fn(t) for r in of_k], test, smooth_copy)[1]
+        for t in (before, lazy_epochs)
+    ]
     for k, of_k in seeing.items()
 }
 

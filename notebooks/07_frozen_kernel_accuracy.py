@@ -180,9 +180,7 @@ added = {
     "PGD-20": pgd_20,
     "PGD-50 on the smooth copy": smooth_copy,
     "APGD": attacks.partial(attacks.apgd, epsilon=epsilon, steps=20),
-    "targeted APGD": attacks.partial(
-        attacks.apgd_targeted, epsilon=epsilon, steps=20, n_targets=3
-    ),
+    "targeted APGD": attacks.partial(attacks.apgd_targeted, epsilon=epsilon, steps=20, n_targets=3),
     "estimated gradients": attacks.partial(attacks.nes, epsilon=epsilon, steps=10, samples=20),
     "search": attacks.partial(attacks.square, epsilon=epsilon, queries=queries, start=smooth_copy),
 }
