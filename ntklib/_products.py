@@ -1,4 +1,4 @@
-"""Products of a network's Jacobian with vectors, some inputs at a time, so that memory is bounded."""
+"""Products of the Jacobian with vectors, some inputs at a time, so that memory is bounded."""
 
 from typing import Any
 

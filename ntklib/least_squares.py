@@ -1,8 +1,9 @@
 r"""Regression with a fixed tangent kernel, solved by conjugate gradients, without the kernel.
 
 The linearisation of a network at $\theta_t$ is linear in $\delta = \theta - \theta_t$, so that on
-the squared loss its training has a solution, $\delta = J^\top (J J^\top + n \lambda I)^{-1} (t - f)$
-with the Jacobian J of all n images and outputs, the targets t and the outputs f at $\delta = 0$.
+the squared loss its training has a solution,
+$\delta = J^\top (J J^\top + n \lambda I)^{-1} (t - f)$ with the Jacobian J of all n images and
+outputs, the targets t and the outputs f at $\delta = 0$.
 Gradient descent is on its way there; conjugate gradients go there, and their residual says how far
 they are.
 """

@@ -15,7 +15,8 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # leaves them out.
 SLOW = {
     "test_advntk", "test_analytic", "test_cluster", "test_convolution", "test_environment",
-    "test_features", "test_infinite", "test_layerwise", "test_least_squares", "test_machine", "test_models", "test_ntk",
+    "test_features", "test_infinite", "test_layerwise", "test_least_squares", "test_machine",
+    "test_models", "test_ntk",
     "test_packaging", "test_phases", "test_recipes", "test_soundness", "test_sparse_coding",
     "test_sweeps", "test_training", "test_trainings", "test_workflow",
 }  # fmt: skip

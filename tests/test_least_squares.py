@@ -156,7 +156,7 @@ def test_it_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path, monkeypatch):
     longer = replace(recipe, iterations=6)
     more = least_squares.solve(model, variables, split, recipe=longer, **options)
     assert more.residual[:5] == whole.residual
-    with pytest.raises(ValueError, match="^iterations: 5 is less than the 6 of checkpoint$"):
+    with pytest.raises(ValueError, match=r"^iterations: 5 is less than the 6 of checkpoint$"):
         least_squares.solve(model, variables, split, recipe=recipe, **options)
 
 
