@@ -149,7 +149,9 @@ def solve(
 
     return Solution(
         variables(state["delta"]),
-        *(state[name].tolist() for name in ("loss", "accuracy", "residual")),
+        loss=state["loss"].tolist(),
+        accuracy=state["accuracy"].tolist(),
+        residual=state["residual"].tolist(),
         kept={int(iteration): variables(delta) for iteration, delta in state["kept"].items()},
     )
 

@@ -158,7 +158,11 @@ class Training:
             h = _curvature(ntk.gram(network, tangent, images, output="full"), len(images))
         if isinstance(self.recipe, Solve):
             last, solve = self.recipe.iterations, replace(self.recipe, ridge=h * self.recipe.ridge)
-            options = {"recipe": solve, "centered": self.centered, "keep": self.keep}
+            options: dict[str, Any] = {
+                "recipe": solve,
+                "centered": self.centered,
+                "keep": self.keep,
+            }
             run: Callable[..., History | Solution]
             run = partial(least_squares.solve, network, tangent, split, **options)
         else:

@@ -658,8 +658,11 @@ def test_a_finding_names_checks_only(change, message, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"questions": {"Why?": ["T9"]}}, "not so: T1"),
-        ({"questions": {"Why?": ["T1"], "How?": ["T1"]}}, "not so: one of them twice"),
+        ({"questions": {"Why?": ["T9"]}}, "under one of them; T1 does not"),
+        (
+            {"questions": {"Why?": ["T1"], "How?": ["T1"]}},
+            "under one of them; one stands there twice",
+        ),
         ({"front": ["T9"]}, "front: 'T9' is unknown; allowed: T1"),
     ],
 )

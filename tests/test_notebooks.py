@@ -157,7 +157,11 @@ def problems(notebook, project):
     except (SyntaxError, UsageError) as error:
         return [str(error)]
     found = []
-    found += [] if text.startswith(HEADER) else ["the header is not the one of all notebooks"]
+    found += (
+        []
+        if text.startswith(HEADER)
+        else ["it does not begin as other notebooks do, line for line up to the first text"]
+    )
     if project.parameters(notebook, "laptop") != defaults:
         found.append("the defaults are not those of the profile laptop")
     content = jupytext.reads(text, fmt="py:percent")
@@ -187,8 +191,8 @@ JUDGE = '\npage.judge("T1", '
 FAULTS = {
     "no Python": ("\npage = ", "\npage -> ", "invalid syntax"),
     "a magic": ("\npage = ", "\n%matplotlib inline\npage = ", "invalid syntax"),
-    "another kernel": ("name: python3", "name: julia", "the header is not"),
-    "no header": ("# ---\n", "", "the header is not"),
+    "another kernel": ("name: python3", "name: julia", "it does not begin as other notebooks do"),
+    "no header": ("# ---\n", "", "it does not begin as other notebooks do"),
     "no title": ("\n# # ", "\n# ", "not one title, in the first cell"),
     "two titles": (
         "\n# ## Setup",

@@ -113,7 +113,9 @@ def execute(
     start = time.monotonic()
     bar = {
         "desc": f"{notebook} ({profile})",
-        "bar_format": "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}",
+        # A line that changes; in a log, a line a cell.
+        "bar_format": "{desc}: cell {n_fmt} of {total_fmt}, {elapsed}"
+        + "\n" * (not sys.stderr.isatty()),
         "file": sys.stderr,
     }
     if title:

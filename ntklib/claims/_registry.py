@@ -215,8 +215,9 @@ def load(path: str | Path | None = None, profiles: str | Path | None = None) -> 
     questions = content.get("questions") or {"All claims": list(claims)}
     asked = [claim for ids in questions.values() for claim in ids]
     if sorted(asked) != sorted(claims):
-        odd = sorted({*asked, *claims} - ({*asked} & {*claims})) or ["one of them twice"]
-        raise RegistryError(f"{path}: questions: each claim stands under one; not so: {odd[0]}")
+        odd = sorted({*asked, *claims} - ({*asked} & {*claims}))
+        reason = f"{odd[0]} does not" if odd else "one stands there twice"
+        raise RegistryError(f"{path}: questions: each claim stands under one of them; {reason}")
     if unknown := sorted({*content.get("front", [])} - set(claims)):
         raise RegistryError(
             f"{path}: front: {unknown[0]!r} is unknown; allowed: {', '.join(claims)}"
