@@ -43,6 +43,9 @@ def show(row: dict[str, Any]) -> None:
     for name, median in row["medians"].items():
         wanted = f"   (at least {targets[name]:.2g})" if name in targets else ""
         print(f"  {name:<36}{median:>9.3f} s{row['ratios'][name]:>8.2f}x{wanted}")
+    if lean := row.get("lean"):
+        wanted = f"(at least {lean['ratio']:.2g})"
+        print(f"  memory that a call of {lean['peer']} adds {lean['reached']:.2f}x   {wanted}")
     print("  reached" if row["reached"] else "  NOT reached", flush=True)
 
 

@@ -1,6 +1,11 @@
-"""Times one work and its peers in one process: `python -m benchmarks.measure NAME` prints JSON."""
+"""Times one work and its peers in one process: `python -m benchmarks.measure NAME` prints JSON.
 
+With the name of one of its runs after that, it prints the memory that a call of this one takes.
+"""
+
+import ctypes
 import json
+import subprocess
 import sys
 import threading
 import time
@@ -13,7 +18,7 @@ import jax
 import numpy as np
 import psutil
 
-from benchmarks.work import ALL, Run, Work
+from benchmarks.work import ALL, Run, Target, Work
 
 REPEATS = 5
 SIZE = 2048
@@ -68,12 +73,30 @@ def agreement(work: Work) -> None:
             sys.exit(f"error: {name} differs from ntklib by {difference:.1e} ({work.title})")
 
 
-def measure(work: Work) -> dict[str, Any]:
+def added(run: Run) -> int:
+    """Bytes that a call adds to this process at its peak, once all is compiled."""
+    seconds(run)
+    ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed, and the call would reuse it
+    before = psutil.Process().memory_info().rss
+    with peak_memory() as peak:
+        seconds(run)
+    return peak[0] - before
+
+
+def leanness(name: str, lean: Target) -> float:
+    """How many times as much memory as ours a peer's call adds, each in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.measure", name]
+    peer, ours = (int(subprocess.check_output([*command, run])) for run in (lean.peer, "ntklib"))
+    return peer / ours
+
+
+def measure(chosen: str) -> dict[str, Any]:
     """All times and the memory of one work.
 
     The first call of each compiles and is not counted. Then all take turns, so that a change of
     the machine's speed meets all of them.
     """
+    work = ALL[chosen]()
     with peak_memory() as peak:
         seconds(work.runs["ntklib"])
     memory = peak[0]
@@ -90,6 +113,10 @@ def measure(work: Work) -> dict[str, Any]:
         medians["floor"] *= work.flops / (2 * SIZE**3)
     ratios = {name: median / medians["ntklib"] for name, median in medians.items()}
     reached = all(ratios[target.peer] >= target.ratio for target in work.targets)
+    lean = None
+    if work.lean is not None:
+        lean = asdict(work.lean) | {"reached": leanness(chosen, work.lean)}
+        reached = reached and lean["reached"] >= work.lean.ratio
     return {
         "title": work.title,
         "medians": medians,
@@ -98,9 +125,13 @@ def measure(work: Work) -> dict[str, Any]:
         "targets": [asdict(target) for target in work.targets],
         "peak_bytes": memory,
         "peak_allowed": work.memory,
+        "lean": lean,
         "reached": reached and (work.memory is None or memory <= work.memory),
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(ALL[sys.argv[1]]())))
+    if len(sys.argv) == 3:
+        print(added(ALL[sys.argv[1]]().runs[sys.argv[2]]))
+    else:
+        print(json.dumps(measure(sys.argv[1])))

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax.tree_util import Partial
 
+from benchmarks import resnet
 from ntklib import advntk, attacks, infinite, linear, models, ntk, training
 from ntklib._neural_tangents import batch, empirical_ntk_fn, stax
 from ntklib.data import Split
@@ -41,6 +42,8 @@ class Work:
         tolerance: Largest difference from ours, relative to the largest entry; None if results
             are not comparable.
         memory: Bytes that the whole process may have with ours; None if not bounded.
+        lean: What the ratio of a peer's peak memory to ours has to reach; it is what a call adds to
+            a process of its own.
     """
 
     title: str
@@ -49,6 +52,7 @@ class Work:
     flops: float | None = None
     tolerance: float | None = 1e-3
     memory: int | None = None
+    lean: Target | None = None
 
 
 def _conv3(n: int) -> tuple[models.Model, Any, jax.Array]:
@@ -251,6 +255,72 @@ def centred_training() -> Work:
     )
 
 
+def _step(title: str, *, steps: int, lean: Target | None = None) -> Work:
+    """One step of training of a ResNet, on images under PGD of so many steps."""
+    model, variables, data, options = _resnet9()
+    epsilon = 8 / 255
+    if steps:
+        options["adversary"] = partial(
+            attacks.pgd, epsilon=epsilon, steps=steps, random_start=False
+        )
+
+    def ours() -> jax.Array:
+        trained = training.fit(model, variables, data, jax.random.key(4), **options).variables
+        return trained["params"]["head"]["kernel"] - variables["params"]["head"]["kernel"]
+
+    theirs = resnet.torch_step(
+        variables, data.x, data.y, learning_rate=0.01, steps=steps, epsilon=epsilon
+    )
+    return Work(
+        f"{title}, 128 images of 32x32x3, ResNet-9",
+        {"ntklib": ours, "PyTorch": theirs},
+        (Target("PyTorch", 0.75),),
+        tolerance=2e-2 if steps else 1e-3,  # rounding decides signs of tiny gradients
+        lean=lean,
+    )
+
+
+def _resnet9() -> tuple[models.Model, Any, Split, dict[str, Any]]:
+    model = models.from_flax(resnet.ResNet9())
+    x = jax.random.uniform(jax.random.key(0), (128, 32, 32, 3))
+    y = np.asarray(jax.random.randint(jax.random.key(2), (128,), 0, 10), np.int32)
+    options = {"epochs": 1, "loss": "ce", "optimizer": training.SGD(0.01, momentum=0.0)}
+    variables = jax.jit(model.init)(jax.random.key(1), x[:1])
+    return model, variables, Split(np.asarray(x), y, 10), options
+
+
+def sgd_step() -> Work:
+    """What standard training spends its time on."""
+    return _step("a step of SGD", steps=0, lean=Target("PyTorch", 1 / 1.5))
+
+
+def fast_at_step() -> Work:
+    """What adversarial training with one step of attack spends its time on."""
+    return _step("a step of adversarial training, FGSM", steps=1)
+
+
+def pgd_at_step() -> Work:
+    """What adversarial training spends its time on."""
+    return _step("a step of adversarial training, PGD-10", steps=10)
+
+
+def linearised_step() -> Work:
+    """What linearisation costs in training."""
+    model, variables, data, options = _resnet9()
+    linearised = linear.linearize(model, variables, centered=True)
+
+    def step(model: models.Model) -> Run:
+        key = jax.random.key(4)
+        return lambda: training.fit(model, variables, data, key, **options).variables["params"]
+
+    return Work(
+        "a step of SGD of the centred linearised net, 128 images of 32x32x3, ResNet-9",
+        {"ntklib": step(linearised), "the step of the net": step(model)},
+        (Target("the step of the net", 1 / 2.2),),
+        tolerance=None,  # another model
+    )
+
+
 def analytic_kernel() -> Work:
     """The kernel of an infinitely wide net on as many images as CIFAR-10 has of two classes."""
     n = 10_000
@@ -359,6 +429,10 @@ ALL = {
         resnet18,
         pgd,
         centred_training,
+        sgd_step,
+        fast_at_step,
+        pgd_at_step,
+        linearised_step,
         analytic_kernel,
         kernel_gradient,
         adv_ntk,
