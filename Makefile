@@ -53,9 +53,9 @@ fresh: $(READY)  ## run all notebooks on the seeds of the profile fresh, keep th
 colab: $(READY)  ## run the notebooks with the packages and the versions that Colab has
 	@$(BIN)/python tests/colab/run.py
 
-# Not in the lock: which of its builds there is depends on the machine.
-peers: $(READY)  ## install PyTorch, with which tests and benchmarks compare
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+# Not in the lock: which of PyTorch's builds there is depends on the machine. AutoAttack needs it.
+peers: $(READY)  ## install PyTorch and AutoAttack, with which tests and benchmarks compare
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 pyautoattack==0.2.0
 
 bench: peers     ## compare speed with peers, as a table of ratios; WORK="gram_256 pgd" for some
 	@$(BIN)/python -m benchmarks $$WORK

@@ -70,7 +70,7 @@ dataset: str = "mnist5k"  # where the images come from
 seeds: list = [30, 31, 32, 33]  # starts of the network, and orders of the batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 2000  # training images, the same for all seeds
-n_test: int = 500  # test images that are attacked
+n_test: int = 200  # test images that are attacked
 n_kernel: int = 100  # training images on which the curvature of the loss is computed
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "cnn_mnist"  # the network, see `ntklib.models.get`
@@ -173,7 +173,7 @@ added = {
     "accuracy under PGD": pgd_20,
     "accuracy under both PGD": smooth_copy,
     "accuracy under both PGD and estimated gradients": attacks.partial(
-        attacks.nes, epsilon=epsilon, steps=10, samples=20
+        attacks.nes, epsilon=epsilon, steps=5, samples=20
     ),
     "accuracy under attack": attacks.partial(
         attacks.square, epsilon=epsilon, queries=queries, start=smooth_copy

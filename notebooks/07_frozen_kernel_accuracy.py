@@ -66,7 +66,7 @@ dataset: str = "mnist5k"  # where the images come from
 seeds: list = [30, 31, 32, 33]  # starts of the network, and orders of the batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 2000  # training images, the same for all seeds
-n_test: int = 500  # test images
+n_test: int = 200  # test images
 n_kernel: int = 100  # training images on which the curvature of the loss is computed
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "cnn_mnist"  # the network, see `ntklib.models.get`
@@ -181,7 +181,7 @@ added = {
     "PGD-50 on the smooth copy": smooth_copy,
     "APGD": attacks.partial(attacks.apgd, epsilon=epsilon, steps=20),
     "targeted APGD": attacks.partial(attacks.apgd_targeted, epsilon=epsilon, steps=20, n_targets=3),
-    "estimated gradients": attacks.partial(attacks.nes, epsilon=epsilon, steps=10, samples=20),
+    "estimated gradients": attacks.partial(attacks.nes, epsilon=epsilon, steps=5, samples=20),
     "search": attacks.partial(attacks.square, epsilon=epsilon, queries=queries, start=smooth_copy),
 }
 test = draw.test

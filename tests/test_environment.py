@@ -113,7 +113,8 @@ def test_make_and_postbuild_install_from_the_lock_alike() -> None:
         for text in (MAKEFILE, (ROOT / "postBuild").read_text(encoding="utf-8"))
     ]
     plain = [[line.replace("--disable-pip-version-check ", "") for line in c] for c in commands]
-    assert plain[0].pop() == "pip install --quiet torch==2.13.0"  # `make peers`
+    peers = "pip install --quiet torch==2.13.0 pyautoattack==0.2.0"
+    assert plain[0].pop() == peers
     assert plain[0] == plain[1]
     assert "--no-deps --require-hashes -r requirements.lock" in plain[0][0]
     assert os.access(ROOT / "postBuild", os.X_OK)

@@ -75,7 +75,10 @@ def test_the_loss_never_rises_and_is_that_of_the_linear_model(net, ridge):
     recipe = Solve(iterations=25, ridge=ridge)
     found = least_squares.solve(model, variables, split, recipe=recipe, keep=[0, 3, 25])
     assert (np.diff([np.inf, *found.loss]) <= 1e-12 * found.loss[0]).all()
-    lazy, t = linear.linearize(model, variables, centered=True), split.one_hot() - 1 / 3
+    lazy, t = (
+        linear.linearize(model, variables, centered=True),
+        split.one_hot().astype(float) - 1 / 3,
+    )
 
     def loss(params):
         misfit = jnp.sum((lazy.apply({"params": params}, split.x) - t) ** 2)

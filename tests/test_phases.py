@@ -8,7 +8,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from resumable import flat
 
-from ntklib import attacks, data, linear, models, ntk, phases, training
+from ntklib import attacks, data, least_squares, linear, models, ntk, phases, training
+from ntklib.recipes import Solve
 
 PGD = attacks.partial(attacks.pgd, epsilon=0.1, steps=2)
 FGSM = attacks.partial(attacks.fgsm, epsilon=0.1)
@@ -156,6 +157,45 @@ def test_the_second_phase_trains_the_linear_model_at_a_rate_of_its_kernel(split,
             ours = ntk.gram(lazy.model, lazy.last, images)
             theirs = ntk.gram(STUDY.model, tangent, images)
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(ours.max()))
+
+
+@pytest.mark.parametrize("centered", [True, False])
+def test_the_second_phase_may_be_solved_with_a_ridge_in_units_of_the_curvature(split, centered):
+    learnt = STUDY.learn()
+    recipe = Solve(iterations=4, ridge=0.1)
+    fixed = STUDY.fix(learnt, 2, n_curvature=20, centered=centered, keep=[2], solve=recipe)
+    learnt, fixed = phases.make((learnt, fixed))
+    for run, lazy in zip(learnt, fixed, strict=True):
+        tangent = run[2]
+        h = curvature(STUDY.model, tangent, split.balanced(20).x)
+        scaled = replace(recipe, ridge=0.1 * h)
+        expected = least_squares.solve(
+            STUDY.model, tangent, split, recipe=scaled, centered=centered, keep=[2]
+        )
+        assert sorted(lazy.epochs) == [2, 4]
+        assert_same(lazy, {2: expected.kept[2], 4: expected.variables}, rtol=5e-4)
+        np.testing.assert_allclose(lazy.history.residual, expected.residual, rtol=1e-3)
+        assert "linearize" in lazy.model.name
+
+
+def test_a_folder_keeps_what_is_solved(tmp_path):
+    learnt = STUDY.learn()
+    [fixed, other] = STUDY.fix(learnt, 1, n_curvature=20, solve=Solve(iterations=2))
+    whole = fixed.run(tmp_path)
+    assert (tmp_path / f"{fixed.name}.msgpack").exists()
+    assert "/fixed-1-solved-2-iterations-" in fixed.name
+    assert len({fixed.name, other.name, replace(fixed, recipe=Solve(iterations=3)).name}) == 3
+    again = fixed.run(tmp_path)
+    np.testing.assert_array_equal(flat(again.last), flat(whole.last))
+    assert again.history.residual == whole.history.residual
+
+
+def test_only_a_linearisation_is_solved():
+    [learnt, _] = STUDY.learn()
+    with pytest.raises(ValueError, match=r"^recipe: a Solve is of a linearisation"):
+        replace(learnt, recipe=Solve(iterations=2))
+    with pytest.raises(ValueError, match=r"^solve: has no epochs, adversary; give one"):
+        STUDY.fix([learnt], 1, n_curvature=20, solve=Solve(iterations=2), epochs=2, adversary=PGD)
 
 
 def both_phases():
