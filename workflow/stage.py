@@ -348,8 +348,8 @@ def stage(project: Project, live: str) -> None:
     for notebook, content in pages.items():
         executed = EXECUTED.format(profile=live, notebook=notebook)
         offered = nbformat.read(root / executed, as_version=4)
-        if os.environ.get("GITHUB_SHA"):
-            offered = with_install(offered, install_address(os.environ))
+        if revision := os.environ.get("GITHUB_SHA"):
+            offered = with_install(offered, install_address(os.environ, revision))
         nbformat.write(offered, source / "offered" / f"{notebook}.ipynb")
         links.add(content, notebook)
         nbformat.write(content, source / "notebooks" / f"{notebook}.ipynb")
