@@ -18,7 +18,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from ntklib import claims
-from workflow import machine
+from workflow import asides, machine
 from workflow.collect import trusted
 from workflow.errors import BuildError, explained
 from workflow.history import history, reasons
@@ -34,7 +34,7 @@ Found = dict[str, claims.Result]
 def prose(project: Project) -> list[Path]:
     """All files, besides executed notebooks and results, that the pages are made from."""
     names = ["_config.yml", "_toc.yml", "CHANGELOG.md", "CITATION.cff", "benchmarks/coverage.json"]
-    names += [f"workflow/{name}.py" for name in ("history", "links", "stage")]
+    names += [f"workflow/{name}.py" for name in ("asides", "history", "links", "stage")]
     files = [project.root / name for name in names]
     for folder in ("book", "records", "benchmarks/results", "workflow/templates"):
         files += [p for p in (project.root / folder).rglob("*") if p.is_file()]
@@ -182,15 +182,13 @@ def key_figure(content: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
 
 
 def as_boxes(content: nbformat.NotebookNode, project: Project, known: dict[str, Any]) -> None:
-    """Adds to the box of each claim how to cite it and its paper."""
+    """Puts in the place of each claim's table the page's own box, with how to cite it."""
     for cell in content.cells:
         for output in cell.get("outputs", []):
             for claim in known["claims"]:
                 shown = output.get("data", {}).get("text/html", "")
                 if f'class="claim-box" id="{claim.id}"' in shown:
-                    output.data["text/html"] = shown + made(
-                        "cite.html", **citations(project, claim)
-                    )
+                    output.data["text/html"] = made("claim.html", **citations(project, claim))
 
 
 def citations(project: Project, claim: claims.Claim) -> dict[str, Any]:
@@ -230,6 +228,7 @@ def page(project: Project, notebook: str, live: str, data: Path) -> nbformat.Not
     as_boxes(content, project, known)
     figure = key_figure(content)
     folded(content)
+    asides.fold(content)
     about = _figures(figure)[0][1] if figure else None
     content.cells[1:1] = [
         _generated(made("in_short.md", **known), "in-short"),
@@ -370,8 +369,8 @@ def stage(project: Project, live: str) -> None:
         "provenance": "\n".join(sections),
         "coverage": coverage(root / "benchmarks" / "coverage.json"),
         "history": made("history.md", claims=project.registry.claims, history=history(root)),
-        "reasons": reasons(changelog),
-        "changelog": changelog.partition("\n")[2],
+        "reasons": asides.sections(reasons(changelog)),
+        "changelog": asides.sections(changelog.partition("\n")[2]),
         "benchmarks": benchmarks_tables((root / "benchmarks" / "results").glob("*.json")),
     }
     for name, text in generated.items():
