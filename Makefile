@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: env book test check run sweep record fresh colab peers bench lock clean help
+.PHONY: env book test check run sweep record fresh colab peers bench preview lock clean help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -59,6 +59,9 @@ peers: $(READY)  ## install PyTorch, with which tests and benchmarks compare
 
 bench: peers     ## compare speed with peers, as a table of ratios; WORK="gram_256 pgd" for some
 	@$(BIN)/python -m benchmarks $$WORK
+
+preview: $(READY) ## take README's picture anew, of the built book
+	@NTKLIB_PREVIEW=1 $(BIN)/python -m pytest tests/browser/test_preview.py
 
 # uv writes the locks; the overrides leave TensorFlow out. What the notebooks need alone is in
 # notebooks.lock, in the same versions: results depend on these, and Binder installs no others.
