@@ -47,8 +47,8 @@ def test_it_counts_the_papers() -> None:
 
 def test_it_says_which_pages_a_profile_has() -> None:
     first, last = map(int, re.findall(r"\d+", stated(r"for pages (\d+ to \d+)")))
-    entries = yaml.safe_load((ROOT / "profiles/cifar8.yml").read_text(encoding="utf-8"))["notebooks"]
-    assert {int(name[:2]) for name in entries} == set(range(first, last + 1))
+    profile = yaml.safe_load((ROOT / "profiles/cifar8.yml").read_text(encoding="utf-8"))
+    assert {int(name[:2]) for name in profile["notebooks"]} == set(range(first, last + 1))
 
 
 def test_it_says_how_long_a_build_takes() -> None:
