@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: env book test check run sweep record fresh colab peers bench lock clean help
+.PHONY: env book test check run sweep record fresh colab peers bench preview lock clean help
 .DEFAULT_GOAL := help
 
 help:            ## list the targets
@@ -60,11 +60,18 @@ peers: $(READY)  ## install PyTorch and AutoAttack, with which tests and benchma
 bench: peers     ## compare speed with peers, as a table of ratios; WORK="gram_256 pgd" for some
 	@$(BIN)/python -m benchmarks $$WORK
 
-# uv writes the lock; the overrides leave TensorFlow out.
-lock:            ## resolve requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
-	  --generate-hashes --override workflow/lock-overrides.txt --no-emit-index-url \
-	  --no-emit-find-links --custom-compile-command "make lock" --quiet --output-file requirements.lock
+preview: $(READY) ## take README's picture anew, of the built book
+	@NTKLIB_PREVIEW=1 $(BIN)/python -m pytest tests/browser/test_preview.py
+
+# uv writes the locks; the overrides leave TensorFlow out. What the notebooks need alone is in
+# notebooks.lock, in the same versions: results depend on these, and Binder installs no others.
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--override workflow/lock-overrides.txt --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock" --quiet
+
+lock:            ## resolve requirements.lock anew, and notebooks.lock from it (needs uv)
+	$(LOCK) --all-extras --output-file requirements.lock
+	$(LOCK) --extra notebooks --extra build --constraint requirements.lock --output-file notebooks.lock
 
 clean:           ## remove everything generated, the environment too
 	rm -rf build $(VENV) .snakemake

@@ -132,7 +132,7 @@ import jax
 import jax.numpy as jnp
 from IPython.display import Markdown
 
-from ntklib import attacks, linear, sparse_coding
+from ntklib import attacks, explore, linear, sparse_coding
 from ntklib.cores import share
 
 page = claims.Page(
@@ -482,6 +482,38 @@ plots.show(
     caption="One neuron before and after, the one of median mixture among the pure ones of seed "
     f"{seeds[0]}. Coefficients are over the largest, which is cut off, and times the sign of the "
     "label weight: above zero they help the label. Dotted: the mean of all but the largest.",
+)
+
+# %% [markdown]
+# Other neurons before and after, from the one of the smallest mixture to the one of the largest
+# among the pure ones. Each small square is a feature; the neuron's own is white. The rest is grey
+# where a feature does not count, and lighter where it helps the label.
+
+# %% tags=["hide-input"]
+browsed = those[np.argsort(found.mixture[those])][np.linspace(0, len(those) - 1, 9).astype(int)]
+side = int(np.ceil(d**0.5))
+
+
+def pictured(name):
+    """Coefficients of the browsed neurons as in the figure above, features as a square."""
+    rows = np.asarray(run.task.coefficients(run.weights(name)[browsed]))
+    rows = rows * np.sign(run.task.labelling) / np.abs(rows).max(1, keepdims=True)
+    return 0.5 + 2.5 * np.pad(rows, ((0, 0), (0, side**2 - d))).reshape(-1, side, side, 1)
+
+
+after = {"after clean training": "clean", "after adversarial training": "AT"}
+explore.slider(
+    {name: of_weights[of][0].mixture[browsed] * d / k for name, of in after.items()},
+    [str(number) for number in range(1, len(browsed) + 1)],
+    name="explore-purification",
+    label="neuron",
+    quantity="mixture (k/d)",
+    images={name: pictured(of) for name, of in after.items()},
+    start=len(browsed) // 2,
+    alt="Mixture of nine neurons after clean and after adversarial training; the numbers are in "
+    "the table.",
+    caption=f"Nine of the pure neurons of seed {seeds[0]}, by mixture. Coefficients are over the "
+    "largest one, and cut off at a fifth of it.",
 )
 
 # %% tags=["hide-input"]

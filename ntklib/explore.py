@@ -16,6 +16,8 @@ from jaxtyping import Float
 from markupsafe import Markup
 from PIL import Image
 
+from ntklib.plots import colours
+
 LIMIT = 150_000
 """How many bytes a figure may have."""
 LINES = 7
@@ -41,7 +43,7 @@ _FIGURE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=Tr
 <text x="{{ right }}" y="166" text-anchor="end">{{ ticks[-1] }}</text>
 <path class="explore-cursor" d="M{{ across[start] }} {{ top }}V{{ bottom }}"/>
 {% for path in paths %}
-<path class="explore-line explore-{{ loop.index0 }}" d="{{ path }}"/>
+<path class="explore-line explore-{{ colours[loop.index0] }}" d="{{ path }}"/>
 {% endfor %}
 </svg>
 <table class="explore-now">
@@ -49,7 +51,8 @@ _FIGURE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=Tr
 </tr></thead>
 <tbody>
 {% for title, values in shown.items() %}
-<tr><th scope="row"><span class="explore-key explore-{{ loop.index0 }}"></span>{{ title }}</th>
+{% set colour = colours[loop.index0] %}
+<tr><th scope="row"><span class="explore-key explore-{{ colour }}"></span>{{ title }}</th>
 <td>{{ values[start] }}</td></tr>
 {% endfor %}
 </tbody></table>
@@ -83,6 +86,8 @@ def slider(
     spec: str = ".2f",
 ) -> None:
     """Shows numbers, and images if there are any, of one frame at a time, with a slider.
+
+    Curves have the colours of what their names stand for, as in all figures of the book.
 
     Args:
         lines: for each curve of the chart its value in each frame; not every one has to be finite.
@@ -128,6 +133,7 @@ def slider(
         zero=round(_BOTTOM + low * scale, 1) if low < 0 < high else None,
         across=across,
         paths=[_path(across, line) for line in heights],
+        colours=colours(shown),
         shown=shown,
         rows=list(zip(ticks, zip(*shown.values(), strict=True), strict=True)),
         data=Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")),

@@ -8,7 +8,7 @@ import csv
 import html
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -40,15 +40,27 @@ CONCEPTS = {
 _MATRIX = "matrix"  # tells axes with numbers in cells from those with a picture
 
 
+def _colour(label: str, used: Sequence[str]) -> str:
+    fitting = [colour for words, colour in CONCEPTS.items() if re.search(words, label)][:1]
+    left = [c for c in [*fitting, *reversed(COLOURS)] if c not in used] or COLOURS
+    return left[0]
+
+
 def style(axes: Axes, label: str) -> dict[str, Any]:
     """The colour of what a label names, see `CONCEPTS`, and its marker.
 
     Axes have each colour once, as long as there is another one.
     """
-    fitting = [colour for words, colour in CONCEPTS.items() if re.search(words, label)][:1]
-    used = [line.get_color() for line in axes.lines]
-    left = [c for c in [*fitting, *reversed(COLOURS)] if c not in used] or COLOURS
-    return {"color": left[0], "marker": _STYLES[left[0]]}
+    colour = _colour(label, [line.get_color() for line in axes.lines])
+    return {"color": colour, "marker": _STYLES[colour]}
+
+
+def colours(labels: Iterable[str]) -> list[int]:
+    """The places in `COLOURS` that labels have which stand side by side, chosen as by `style`."""
+    used: list[str] = []
+    for label in labels:
+        used.append(_colour(label, used))
+    return [COLOURS.index(colour) for colour in used]
 
 
 def band(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import toy_book
 
-SOURCES = ("workflow", "ntklib", "notebooks", "profiles", "book", "records", "requirements.lock")
+SOURCES = ("workflow", "ntklib", "notebooks", "profiles", "book", "records", "notebooks.lock")
 
 
 def compare(plain: Path, *command: str, moments: int, seed: int, **environ: str) -> None:

@@ -1,4 +1,4 @@
-"""pyproject.toml, requirements.lock, environment.yml, postBuild and the Makefile fit each other."""
+"""pyproject.toml, the locks, environment.yml, postBuild and the Makefile fit each other."""
 
 import os
 import re
@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+NOTEBOOKS_LOCK = (ROOT / "notebooks.lock").read_text(encoding="utf-8")
 ENVIRONMENT = (ROOT / "environment.yml").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -32,8 +33,8 @@ def entries(lock: str) -> list[tuple[Requirement, list[str]]]:
     return [(Requirement(name), [h.strip() for h in hashes]) for name, *hashes in split]
 
 
-def locked(python: str | None = None) -> dict[str, str]:
-    """Version of each package that the lock installs on Linux, or in this very environment."""
+def locked(python: str | None = None, lock: str = LOCK) -> dict[str, str]:
+    """Version of each package that a lock installs on Linux, or in this very environment."""
     where = None
     if python:
         where = {"python_version": python, "python_full_version": f"{python}.20"}
@@ -41,7 +42,7 @@ def locked(python: str | None = None) -> dict[str, str]:
         where |= {"implementation_name": "cpython"}
     return {
         canonicalize_name(requirement.name): str(requirement.specifier).removeprefix("==")
-        for requirement, _ in entries(LOCK)
+        for requirement, _ in entries(lock)
         if requirement.marker is None or requirement.marker.evaluate(where)
     }
 
@@ -61,8 +62,9 @@ def faults(lock: str) -> list[str]:
     return found
 
 
-def test_the_lock_fixes_everything() -> None:
-    assert faults(LOCK) == []
+@pytest.mark.parametrize("lock", [LOCK, NOTEBOOKS_LOCK], ids=["all", "notebooks"])
+def test_the_lock_fixes_everything(lock: str) -> None:
+    assert faults(lock) == []
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,17 @@ def test_the_lock_satisfies_every_dependency(python: str) -> None:
         assert requirement.specifier.contains(version, prereleases=True), (text, version)
 
 
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_notebooks_have_what_they_need_and_no_more(python: str) -> None:
+    everything, here = locked(python), locked(python, NOTEBOOKS_LOCK)
+    assert here.items() <= everything.items()
+    extras = PROJECT["optional-dependencies"]
+    for text in PROJECT["dependencies"] + extras["notebooks"] + extras["build"]:
+        assert Requirement(text).name in here
+    more = {Requirement(text).name for name in ("docs", "tests") for text in extras[name]}
+    assert not more & set(here)
+
+
 def test_conda_gives_python_and_what_installs_the_rest() -> None:
     dependencies = yaml.safe_load(ENVIRONMENT)["dependencies"]
     assert set(dependencies) == {f"python={PYTHONS[0]}", "pip", "make"}
@@ -115,8 +128,8 @@ def test_make_and_postbuild_install_from_the_lock_alike() -> None:
     plain = [[line.replace("--disable-pip-version-check ", "") for line in c] for c in commands]
     peers = "pip install --quiet torch==2.13.0 pyautoattack==0.2.0"
     assert plain[0].pop() == peers
-    assert plain[0] == plain[1]
     assert "--no-deps --require-hashes -r requirements.lock" in plain[0][0]
+    assert [line.replace("requirements.lock", "notebooks.lock") for line in plain[0]] == plain[1]
     assert os.access(ROOT / "postBuild", os.X_OK)
 
 

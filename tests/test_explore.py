@@ -4,14 +4,16 @@ import base64
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from ntklib import explore
+from ntklib import explore, plots
 
+ROOT = Path(__file__).parents[1]
 TEXTS = {
     "name": "explore-a",
     "label": "radius",
@@ -130,3 +132,28 @@ def test_what_cannot_be_shown_is_refused(what, shown):
     options, line = REFUSED[what]
     with pytest.raises(ValueError, match=f"^{line}$"):
         shown(**options)
+
+
+def test_a_curve_has_the_colour_of_what_it_stands_for(shown):
+    names = ["adversarial", "standard", "adversarial, again", "a network"]
+    html, _ = shown({name: [0.0, 1.0, 2.0] for name in names})
+    axes = plots.plt.figure().gca()
+    for name, line, key in zip(
+        names, html.select(".explore-line"), html.select(".explore-key"), strict=True
+    ):
+        colour = plots.style(axes, name)["color"]
+        axes.plot([0], [0], color=colour)
+        [place] = [css for css in line["class"] if css != "explore-line"]
+        assert place in key["class"]
+        assert colour == plots.COLOURS[int(place.removeprefix("explore-"))]
+
+
+def test_the_page_has_the_colours_of_figures():
+    css = (ROOT / "book/_static/explore.css").read_text(encoding="utf-8")
+    light = css.partition("html[data-theme")[0]
+    given = dict(re.findall(r"--explore-(\d): (#[0-9a-f]+);", light))
+    full = [
+        c if len(c) == 7 else "#" + "".join(2 * digit for digit in c[1:]) for c in given.values()
+    ]
+    assert list(given) == [str(i) for i in range(len(plots.COLOURS))]
+    assert full == [colour.lower() for colour in plots.COLOURS]

@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / ".github/workflows").iterdir()}
+RIGHTS = {"pages": {"pages", "id-token"}, "notebooks": {"contents"}}  # what a job may write
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 
 
@@ -26,16 +29,18 @@ def problems(text: str) -> list[str]:
     if "secrets" in text:
         found.append("secrets: none are needed")
     for use in re.findall(r"uses: (.*)", text):
-        if not PINNED.fullmatch(use) and not (use.startswith("./") and (ROOT / use).is_file()):
+        own = use.partition(" # ")[0]
+        if not PINNED.fullmatch(use) and not (own.startswith("./") and (ROOT / own).is_file()):
             found.append(f"uses: {use} is not pinned by SHA, with its version")
     for name, job in content["jobs"].items():
         if "uses" not in job and "timeout-minutes" not in job:
             found.append(f"{name}: has no time limit")
-        pushes = job.get("permissions", {}).get("contents") == "write"
+        if more := set(job.get("permissions", {})) - RIGHTS.get(name, set()):
+            found.append(f"{name}: may write {more}")
         for step in job.get("steps", []):
             keeps = step.get("with", {}).get("persist-credentials") != "false"
-            if "actions/checkout@" in step.get("uses", "") and keeps and not pushes:
-                found.append(f"{name}: keeps credentials that it does not need")
+            if "actions/checkout@" in step.get("uses", "") and keeps:
+                found.append(f"{name}: keeps credentials in a file")
             if "${{" in step.get("run", ""):
                 found.append(f"{name}: an expression is pasted into a script")
     return found
@@ -61,6 +66,7 @@ def test_a_workflow_is_safe(name: str) -> None:
         ("ci.yml", r"run: \.ci/run", "run: .ci/run ${{ secrets.KEY }}"),
         ("publish.yml", r"uses: \./.*", "uses: ./.github/workflows/missing.yml"),
         ("publish.yml", r"contents: write.*", "packages: write"),
+        ("publish.yml", r"persist-credentials: false", "fetch-depth: 0"),
     ],
 )
 def test_an_unsafe_edit_is_noticed(name: str, pattern: str, edit: str) -> None:
@@ -83,6 +89,43 @@ def test_every_change_runs_the_script() -> None:
     assert publish["on"]["push"]["branches"] == ["main"]
     assert publish["jobs"]["ci"]["uses"] == "./.github/workflows/ci.yml"
     assert {publish["jobs"][name]["needs"] for name in ("pages", "notebooks")} == {"ci"}
+
+
+def test_an_auditor_finds_nothing() -> None:
+    zizmor = Path(sys.executable).with_name("zizmor")
+    command = [zizmor, "--offline", "--no-progress", ROOT / ".github"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_branch_of_notebooks_changes_only_with_its_content(tmp_path: Path) -> None:
+    jobs = yaml.load(WORKFLOWS["publish.yml"], yaml.BaseLoader)["jobs"]
+    script = jobs["notebooks"]["steps"][-1]["run"]
+    checkout, content, gh = tmp_path / "work", tmp_path / "run/notebooks", tmp_path / "bin/gh"
+    for folder in (checkout, content, gh.parent):
+        folder.mkdir(parents=True)
+    gh.write_text("#!/bin/sh\n")  # it would tell git how to log in
+    gh.chmod(0o755)
+    environ = os.environ | {"PATH": f"{gh.parent}{os.pathsep}{os.environ['PATH']}"}
+    environ |= {"RUNNER_TEMP": str(content.parent), "GITHUB_SHA": "0123abc"}
+
+    def git(*arguments: str, where: Path = checkout) -> str:
+        done = subprocess.run(["git", *arguments], cwd=where, check=True, capture_output=True)
+        return done.stdout.decode().strip()
+
+    def published(text: str) -> str:
+        (content / "postBuild").write_text(text)
+        subprocess.run(["bash", "-e", "-c", script], cwd=checkout, env=environ, check=True)
+        return git("rev-parse", "notebooks", where=tmp_path / "remote")
+
+    git("init", "--bare", str(tmp_path / "remote"))
+    git("init")
+    git("remote", "add", "origin", str(tmp_path / "remote"))
+    first = published("one")
+    time.sleep(1.1)  # a commit of another second is another commit
+    assert published("one") == first
+    assert published("two") != first
+    assert git("show", "notebooks:postBuild", where=tmp_path / "remote") == "two"
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

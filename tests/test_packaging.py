@@ -131,7 +131,7 @@ def test_the_branch_is_the_same_every_time(branch: Path, tmp_path: Path) -> None
         for f in (branch, tmp_path / "again")
     )
     assert first == again
-    assert {Path("postBuild"), Path("environment.yml"), Path("requirements.lock")} < set(first)
+    assert {Path("postBuild"), Path("environment.yml"), Path("notebooks.lock")} < set(first)
     assert os.access(branch / "postBuild", os.X_OK)
 
 
@@ -168,11 +168,10 @@ def test_the_first_cell_installs_a_missing_library(
     assert found == [f'pip install -q "ntklib @ {address}"' for address in calls]
 
 
-@pytest.mark.parametrize("name", ["GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_SHA"])
+@pytest.mark.parametrize("name", ["GITHUB_SERVER_URL", "GITHUB_REPOSITORY"])
 def test_without_an_address_nothing_is_written(name: str, tmp_path: Path) -> None:
     run = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "me/book"}
-    run |= {"GITHUB_SHA": "0123abc"}
-    assert portable.install_address(run) == ADDRESS
+    assert portable.install_address(run, "0123abc") == ADDRESS
     done = subprocess.run(
         [sys.executable, "-m", "workflow.portable", tmp_path / "out"],
         cwd=ROOT,
@@ -183,6 +182,21 @@ def test_without_an_address_nothing_is_written(name: str, tmp_path: Path) -> Non
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: set {name}: Colab installs ntklib from there\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_the_address_changes_only_with_what_the_branch_is_made_from(tmp_path: Path) -> None:
+    def commit(name: str) -> str:
+        (tmp_path / name).write_text(name)
+        git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
+        for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", name]):
+            subprocess.run([*git, *command], cwd=tmp_path, check=True)
+        return portable.last_change(tmp_path)
+
+    with pytest.raises(UsageError, match="has no history in git"):
+        portable.last_change(tmp_path)
+    first = commit("notebooks.lock")
+    assert commit("CHANGELOG.md") == first
+    assert commit("LICENSE") != first
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:

@@ -670,7 +670,7 @@ KEY_CHANGES = {
     "a schema": ("ntklib/claims/schemas/result.yml", "#", "##"),
     "a template": ("ntklib/claims/templates/claim.html", "<td>", "<td >"),
     "the style of figures": ("ntklib/book.mplstyle", "font.size: 10", "font.size: 11"),
-    "the lock": ("requirements.lock", "==", "== "),
+    "the lock": ("notebooks.lock", "==", "== "),
     "a predicate": ("book/claims.yml", "margin: 0.5", "margin: 0.4"),
     "a statement": ("book/claims.yml", "A statement", "The statement"),
 }

@@ -134,7 +134,7 @@ def test_the_modules_beside_the_notebooks_are_those_that_run(first_book):
 
 
 def change_what_does_not_matter(folder):
-    for name in ("book", "notebooks", "ntklib", "profiles", "workflow", "requirements.lock"):
+    for name in ("book", "notebooks", "ntklib", "profiles", "workflow", "notebooks.lock"):
         for path in [folder / name, *(folder / name).rglob("*")]:
             path.touch()
     toy_book.replace(folder / "profiles" / "laptop.yml", "01_toy:", "01_toy: # as it is")

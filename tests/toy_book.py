@@ -156,7 +156,7 @@ def write(folder: Path) -> Path:
     """Writes the sources of the book into a folder, which is created."""
     for name in ("workflow", "ntklib", "book/_ext", "book/_static"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("requirements.lock", "CITATION.cff", "book/references.bib"):
+    for name in ("notebooks.lock", "CITATION.cff", "book/references.bib"):
         shutil.copy(ROOT / name, folder / name)
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     config["sphinx"]["local_extensions"]["stall"] = "book/_ext"

@@ -26,7 +26,7 @@ from workflow.errors import BuildError, explained
 from workflow.plan import Project, places
 
 # What a result depends on; prose does not make it dirty.
-INPUTS = ("ntklib", "notebooks", "profiles", "book/claims.yml", "requirements.lock")
+INPUTS = ("ntklib", "notebooks", "profiles", "book/claims.yml", "notebooks.lock")
 
 
 class _Kernel(AsyncKernelManager):

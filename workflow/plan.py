@@ -200,15 +200,15 @@ class Project:
     def code(self, *names: str) -> str:
         """SHA-256 of the code that a computation runs besides its own.
 
-        This is all of the project that modules such as `ntklib.phases` import, the lock, the
-        backend of JAX, and the settings that change its numbers.
+        This is all of the project that modules such as `ntklib.phases` import, the lock of what
+        notebooks need, the backend of JAX, and the settings that change its numbers.
         """
         try:
             files = sorted(closure(self.root, names))
         except SyntaxError as error:
             where = os.path.relpath(str(error.filename), self.root)
             raise UsageError(f"{where}, line {error.lineno}: {error.msg}") from None
-        lock = self.root / "requirements.lock"
+        lock = self.root / "notebooks.lock"
         return self.digest(*files, lock, machine.backend(), machine.settings())
 
     def key(self, notebook: str, values: dict[str, Any]) -> str:

@@ -1,13 +1,14 @@
 """Writes the branch `notebooks`, which Colab and Binder open: `python -m workflow.portable FOLDER`.
 
 The notebooks of the main branch are scripts, which neither opens. The branch has them as .ipynb,
-not executed, and beside them what Binder builds its environment from. The same tree gives the same
-bytes.
+not executed, and beside them what Binder builds its environment from. The branch changes only when
+one of these does: the same content gives the same bytes.
 """
 
 import argparse
 import os
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from workflow.plan import Project
 ENVIRONMENT = (
     "environment.yml",
     "postBuild",
-    "requirements.lock",
+    "notebooks.lock",
     "pyproject.toml",
     "README.md",
     "LICENSE",
@@ -40,13 +41,23 @@ if importlib.util.find_spec("ntklib") is None:
     %pip install -q "ntklib @ {address}\""""
 
 
-def install_address(environ: Mapping[str, str]) -> str:
-    """The address pip installs this revision of ntklib from, by what GitHub tells a workflow."""
-    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_SHA")
+def install_address(environ: Mapping[str, str], revision: str) -> str:
+    """The address pip installs a revision of ntklib from, by what GitHub tells a workflow."""
+    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY")
     if missing := [name for name in names if not environ.get(name)]:
         raise UsageError(f"set {', '.join(missing)}: Colab installs ntklib from there")
-    server, repository, revision = (environ[name] for name in names)
+    server, repository = (environ[name] for name in names)
     return f"git+{server}/{repository}@{revision}"
+
+
+def last_change(root: Path) -> str:
+    """The commit that last changed what the branch is made from."""
+    made_from = [*ENVIRONMENT, "notebooks", "workflow/portable.py"]
+    command = ["git", "log", "--max-count=1", "--format=%H", "--", *made_from]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if not done.stdout:
+        raise UsageError(f"{root} has no history in git: Colab installs ntklib from a commit")
+    return done.stdout.strip()
 
 
 def with_install(content: nbformat.NotebookNode, address: str) -> nbformat.NotebookNode:
@@ -82,7 +93,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the files go; it is created")
     folder = parser.parse_args().folder
     with explained():
-        write(Project(), folder, install_address(os.environ))
+        project = Project()
+        write(project, folder, install_address(os.environ, last_change(project.root)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from ntklib import claims
-from workflow import machine
+from workflow import asides, machine, metadata
 from workflow.collect import trusted
 from workflow.errors import BuildError, explained
 from workflow.history import history, reasons
@@ -34,7 +34,7 @@ Found = dict[str, claims.Result]
 def prose(project: Project) -> list[Path]:
     """All files, besides executed notebooks and results, that the pages are made from."""
     names = ["_config.yml", "_toc.yml", "CHANGELOG.md", "CITATION.cff", "benchmarks/coverage.json"]
-    names += [f"workflow/{name}.py" for name in ("history", "links", "stage")]
+    names += [f"workflow/{name}.py" for name in ("asides", "history", "links", "metadata", "stage")]
     files = [project.root / name for name in names]
     for folder in ("book", "records", "benchmarks/results", "workflow/templates"):
         files += [p for p in (project.root / folder).rglob("*") if p.is_file()]
@@ -182,23 +182,25 @@ def key_figure(content: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
 
 
 def as_boxes(content: nbformat.NotebookNode, project: Project, known: dict[str, Any]) -> None:
-    """Adds to the box of each claim how to cite it and its paper."""
+    """Puts in the place of each claim's table the page's own box, with how to cite it."""
     for cell in content.cells:
         for output in cell.get("outputs", []):
             for claim in known["claims"]:
                 shown = output.get("data", {}).get("text/html", "")
                 if f'class="claim-box" id="{claim.id}"' in shown:
-                    output.data["text/html"] = shown + made(
-                        "cite.html", **citations(project, claim)
-                    )
+                    output.data["text/html"] = made("claim.html", **citations(project, claim))
+
+
+def citation(project: Project) -> dict[str, Any]:
+    """What CITATION.cff says of the book."""
+    return yaml.safe_load((project.root / "CITATION.cff").read_text(encoding="utf-8"))
 
 
 def citations(project: Project, claim: claims.Claim) -> dict[str, Any]:
     """BibTeX of a claim and of its paper, and what it is made from."""
-    book = yaml.safe_load((project.root / "CITATION.cff").read_text(encoding="utf-8"))
     entries = (project.root / "book" / "references.bib").read_text(encoding="utf-8")
     entry = re.search(rf"^@\w+{{{claim.paper.key},.*?^}}", entries, re.DOTALL | re.MULTILINE)
-    return {"claim": claim, "book": book, "paper": entry[0] if entry else ""}
+    return {"claim": claim, "book": citation(project), "paper": entry[0] if entry else ""}
 
 
 def folded(content: nbformat.NotebookNode) -> None:
@@ -230,6 +232,7 @@ def page(project: Project, notebook: str, live: str, data: Path) -> nbformat.Not
     as_boxes(content, project, known)
     figure = key_figure(content)
     folded(content)
+    asides.fold(content)
     about = _figures(figure)[0][1] if figure else None
     content.cells[1:1] = [
         _generated(made("in_short.md", **known), "in-short"),
@@ -348,8 +351,8 @@ def stage(project: Project, live: str) -> None:
     for notebook, content in pages.items():
         executed = EXECUTED.format(profile=live, notebook=notebook)
         offered = nbformat.read(root / executed, as_version=4)
-        if os.environ.get("GITHUB_SHA"):
-            offered = with_install(offered, install_address(os.environ))
+        if revision := os.environ.get("GITHUB_SHA"):
+            offered = with_install(offered, install_address(os.environ, revision))
         nbformat.write(offered, source / "offered" / f"{notebook}.ipynb")
         links.add(content, notebook)
         nbformat.write(content, source / "notebooks" / f"{notebook}.ipynb")
@@ -370,21 +373,23 @@ def stage(project: Project, live: str) -> None:
         "provenance": "\n".join(sections),
         "coverage": coverage(root / "benchmarks" / "coverage.json"),
         "history": made("history.md", claims=project.registry.claims, history=history(root)),
-        "reasons": reasons(changelog),
-        "changelog": changelog.partition("\n")[2],
+        "reasons": asides.sections(reasons(changelog)),
+        "changelog": asides.sections(changelog.partition("\n")[2]),
         "benchmarks": benchmarks_tables((root / "benchmarks" / "results").glob("*.json")),
     }
     for name, text in generated.items():
         (source / "generated" / f"{name}.md").write_text(text, encoding="utf-8")
     data = claims.export(project.registry, found, live)
     (extra / "claims.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    software = metadata.codemeta(citation(project))
+    (extra / "codemeta.json").write_text(json.dumps(software, indent=1, ensure_ascii=False) + "\n")
     repository = os.environ.get("GITHUB_REPOSITORY", "").partition("/")[2]  # if it is published
     (extra / "404.html").write_text(
         made("404.html", home=f"/{repository}/" if repository else ""), encoding="utf-8"
     )
 
 
-def render(project: Project) -> None:
+def render(project: Project, live: str) -> None:
     """Renders `build/source/` to `build/html/`, which is replaced only by a complete book."""
     build = project.root / "build"
     shutil.rmtree(build / "render", ignore_errors=True)
@@ -401,6 +406,8 @@ def render(project: Project) -> None:
     html = build / "render" / "_build" / "html"
     offered = html / "_sources" / "notebooks"  # to download: without what only the page has
     shutil.copytree(build / "source" / "offered", offered, dirs_exist_ok=True)
+    runs = [found[live] for found in all_results(project, live).values()]
+    metadata.crate(html, citation(project), runs).metadata.write(html)
     if (build / "html").exists():
         (build / "html").replace(build / "render" / "before")
     html.replace(build / "html")
@@ -412,4 +419,4 @@ if __name__ == "__main__":
     machine.follow()
     with explained():
         stage(project, sys.argv[1])
-        render(project)
+        render(project, sys.argv[1])

@@ -50,6 +50,8 @@ def describe(
     head = [("name", *item) for item in tags.items()]
     head += [("property", *item) for item in preview.items()]
     made = [f'<meta {kind}="{name}" content="{_quoted(text)}">' for kind, name, text in head]
+    crate = f"{'../' * page.count('/')}ro-crate-metadata.json"
+    made.append(f'<link rel="describedby" type="application/ld+json" href="{crate}">')
     context["metatags"] = "\n".join([context.get("metatags", ""), *made])
 
 

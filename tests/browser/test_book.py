@@ -1,6 +1,7 @@
 """What holds for the book as a whole."""
 
 import csv
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -137,6 +138,17 @@ def test_all_results_are_there_as_data(html: Path) -> None:
         rows = list(csv.reader(figure.read_text(encoding="utf-8").splitlines()))
         assert {len(row) for row in rows} == {6}, figure
         assert len(rows) > 1, figure
+
+
+def test_the_book_says_what_it_consists_of(html: Path) -> None:
+    crate = json.loads((html / "ro-crate-metadata.json").read_text(encoding="utf-8"))["@graph"]
+    files = {entity["@id"]: entity for entity in crate if "File" in entity["@type"]}
+    data = {str(path.relative_to(html)) for path in (html / "data").rglob("*.csv")}
+    notebooks = {f"notebooks/{c['notebook']}.html" for c in REGISTRY["claims"] if c["notebook"]}
+    assert data | notebooks | {"claims.json", "codemeta.json"} <= set(files)
+    for name, entity in files.items():
+        content = (html / name).read_bytes()
+        assert entity["sha256"] == hashlib.sha256(content).hexdigest(), name
 
 
 @cache

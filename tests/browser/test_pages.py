@@ -95,6 +95,23 @@ def test_the_answer_stands_first(page: Page, name: str) -> None:
 
 
 FIRST = 1500  # pixels, where answer and first figure end
+LONGEST = 9000
+
+
+def test_is_not_long(page: Page) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert page.evaluate("document.scrollingElement.scrollHeight") <= LONGEST
+
+
+def test_a_link_opens_what_is_folded(page: Page) -> None:
+    link = page.locator("p.caption a[href^='#fig-']")
+    if not link.count():
+        pytest.skip("no figure at the top")
+    figure = page.locator(link.get_attribute("href") or "")
+    assert not figure.is_visible()
+    link.click()
+    assert figure.is_visible()
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = false)")
 
 
 def test_says_what_it_is(page: Page, name: str) -> None:
