@@ -51,7 +51,7 @@ def style(axes: Axes, label: str) -> dict[str, Any]:
 
     Axes have each colour once, as long as there is another one.
     """
-    colour = _colour(label, [line.get_color() for line in axes.lines])
+    colour = _colour(label, [str(line.get_color()) for line in axes.lines])
     return {"color": colour, "marker": _STYLES[colour]}
 
 
