@@ -70,7 +70,9 @@ n_test: int = 200  # test images
 n_kernel: int = 100  # training images on which the curvature of the loss is computed
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "cnn_mnist"  # the network, see `ntklib.models.get`
+protocol: str = "official"  # of training, see `ntklib.recipes.protocol`
 epochs: int = 20  # passes over the training images in the first phase
+n_lazy: int = 2000  # training images of the second phase
 lazy_epochs: int = 5  # passes in the second phase
 batch_size: int = 100  # images of a batch
 learning_rate: float = 0.05  # of gradient descent with momentum 0.9, in the first phase
@@ -105,38 +107,44 @@ page = claims.Page(
 # done.
 
 # %% tags=["trainings"]
-from ntklib import attacks, phases, training
+from dataclasses import replace
 
-sgd = training.SGD(learning_rate)
-recipe = training.Recipe(epochs=epochs, optimizer=sgd, batch_size=batch_size, loss="ce")
-study = phases.Study(network, phases.Images(dataset, n_train, pool), seeds, recipe)
-pgd = attacks.partial(attacks.pgd, epsilon=epsilon, steps=attack_steps)
-adversarial = {"adversary": pgd, "clean_first": True}
-first = {"standard": study.learn(epochs=2 * epochs), "adversarial": study.learn(**adversarial)}
+from ntklib import attacks, phases, recipes
+
+sizes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+how = recipes.protocol(protocol, epsilon=epsilon, attack_steps=attack_steps, **sizes)
+study = phases.Study(network, phases.Images(dataset, n_train, pool), seeds, how.standard)
+adversarially = replace(study, recipe=how.adversarial)
+first = {
+    "standard": study.learn(epochs=how.updates * epochs),
+    "adversarial": adversarially.learn(),
+}
 
 # %% [markdown]
 # The kernel is that of the middle of training, and beside it that of the start. On each, training
 # is adversarial, attacked by the gradients of the linear model as in the paper, or through the
 # smooth copy, whose gradients see the jumps. Benign training on the first of them makes as many
-# updates: adversarial training makes two for each batch.
+# updates.
 
 # %% tags=["trainings"]
 from ntklib import models
 
 half = study.nearest([0.5])[0]
 smooth = models.get(network, n_classes=study.images.n_classes, softplus=20.0)
-through_smooth = {"adversary": attacks.smoothed(pgd, smooth), "clean_first": True}
+pgd = attacks.partial(attacks.pgd, epsilon=epsilon, steps=attack_steps)
+adversarial = {"adversary": pgd, "clean_first": how.adversarial.clean_first}
+through_smooth = adversarial | {"adversary": attacks.smoothed(pgd, smooth)}
 
 
 def lazy(learnt, epoch, phase=study, **changes):
     """The second phase on the kernel that adversarial training has at this epoch."""
     options = {"epochs": lazy_epochs, "n_curvature": n_kernel} | changes
-    return phase.fix(learnt, epoch, **options)
+    return phase.fix(learnt, epoch, images=replace(study.images, n_train=n_lazy), **options)
 
 
 fixed = {
     "fixed kernel": lazy(first["adversarial"], half, **adversarial),
-    "fixed kernel, benign": lazy(first["adversarial"], half, epochs=2 * lazy_epochs),
+    "fixed kernel, benign": lazy(first["adversarial"], half, epochs=how.updates * lazy_epochs),
     "fixed kernel, smoothed": lazy(first["adversarial"], half, **through_smooth),
     "initial kernel": lazy(first["adversarial"], 0, **adversarial),
     "initial kernel, smoothed": lazy(first["adversarial"], 0, **through_smooth),
@@ -148,11 +156,9 @@ fixed = {
 # $\log(1 + e^{\beta z}) / \beta$ with $\beta = 10$, in both phases, for the first few seeds.
 
 # %% tags=["trainings"]
-from dataclasses import replace
-
 few = seeds[:3]
-without_jumps = replace(study, seeds=few, options=(("softplus", 10.0),))
-smooth_network = without_jumps.learn(**adversarial)
+without_jumps = replace(adversarially, seeds=few, options=(("softplus", 10.0),))
+smooth_network = without_jumps.learn()
 control = {
     "smooth network": smooth_network,
     "fixed kernel of the smooth network": lazy(smooth_network, half, without_jumps, **adversarial),

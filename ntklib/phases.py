@@ -334,12 +334,12 @@ class Study:
 
         Takes trainings of the first phase, one a seed, and returns as many. `n_curvature`,
         `centered` and `keep` are those of a `Training`; `images` may be fewer than those of the
-        first phase, None for the same; `changes` are values of the recipe, which has no
-        augmentation here, and in place of which there may be one to solve.
+        first phase, None for the same; `changes` are values of the recipe, which has neither
+        augmentation nor a watch here, and in place of which there may be one to solve.
         """
         if solve is not None and changes:
             raise ValueError(f"solve: has no {', '.join(changes)}; give one or the other")
-        changes = {"optimizer": SGD(1.0), "augmentation": None} | changes
+        changes = {"optimizer": SGD(1.0), "augmentation": None, "watch": None} | changes
         recipe = solve or replace(self.recipe, **changes)
         return [
             Training(

@@ -103,13 +103,14 @@ def test_options_are_those_of_the_network_in_both_phases():
 
 
 def test_the_second_phase_may_have_fewer_images_and_has_no_augmentation():
-    study = replace(STUDY, recipe=replace(RECIPE, augmentation=training.Augmentation()))
+    watched = {"augmentation": training.Augmentation(), "watch": training.Watch(FGSM)}
+    study = replace(STUDY, recipe=replace(RECIPE, **watched))
     fewer = phases.Images("digits", 40)
     learnt = study.learn()
     fixed = study.fix(learnt, 2, n_curvature=20, images=fewer)
     assert [each.images for each in fixed] == [fewer, fewer]
     assert all(each.tangent.training.images == STUDY.images for each in fixed)
-    assert {each.recipe.augmentation for each in fixed} == {None}
+    assert {(each.recipe.augmentation, each.recipe.watch) for each in fixed} == {(None, None)}
     plain = study.fix(learnt, 2, n_curvature=20)
     assert fixed[0].name != plain[0].name
     assert [each.images for each in plain] == [STUDY.images] * 2
