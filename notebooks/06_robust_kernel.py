@@ -218,6 +218,8 @@ for kernel in three:
         now = [run.logits_fn(t) for run in benign[kernel]]
         clean_at[kernel, t] = np.array([right(f) for f in now])
         robust_at[kernel, t] = study.withstood(now, test, smooth_copy)
+
+# %%
 plateau = {
     k: [
         study.withstood([r.logits_fn(t) for r in of_k], test, smooth_copy)[1]

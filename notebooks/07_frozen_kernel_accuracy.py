@@ -136,6 +136,7 @@ adversarial = {"adversary": pgd, "clean_first": how.adversarial.clean_first}
 through_smooth = adversarial | {"adversary": attacks.smoothed(pgd, smooth)}
 
 
+# %% tags=["trainings"]
 def lazy(learnt, epoch, phase=study, **changes):
     """The second phase on the kernel that adversarial training has at this epoch."""
     options = {"epochs": lazy_epochs, "n_curvature": n_kernel} | changes
