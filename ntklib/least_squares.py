@@ -149,8 +149,10 @@ def solve(
 
     return Solution(
         variables(state["delta"]),
-        *(state[name].tolist() for name in ("loss", "accuracy", "residual")),
-        kept={int(iteration): variables(delta) for iteration, delta in state["kept"].items()},
+        state["loss"].tolist(),
+        state["accuracy"].tolist(),
+        state["residual"].tolist(),
+        {int(iteration): variables(delta) for iteration, delta in state["kept"].items()},
     )
 
 

@@ -157,9 +157,9 @@ class Training:
             h = _curvature(ntk.gram(network, tangent, images, output="full"), len(images))
         if isinstance(self.recipe, Solve):
             last, solve = self.recipe.iterations, replace(self.recipe, ridge=h * self.recipe.ridge)
-            options = {"recipe": solve, "centered": self.centered, "keep": self.keep}
             run: Callable[..., History | Solution]
-            run = partial(least_squares.solve, network, tangent, split, **options)
+            run = partial(least_squares.solve, network, tangent, split, recipe=solve)
+            run = partial(run, centered=self.centered, keep=self.keep)
         else:
             last, fit, key = self.recipe.epochs, self.recipe, jax.random.key(self.seed)
             start = model.init(key, split.x[:1])
