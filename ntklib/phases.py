@@ -158,8 +158,15 @@ class Training:
         if isinstance(self.recipe, Solve):
             last, solve = self.recipe.iterations, replace(self.recipe, ridge=h * self.recipe.ridge)
             run: Callable[..., History | Solution]
-            run = partial(least_squares.solve, network, tangent, split, recipe=solve)
-            run = partial(run, centered=self.centered, keep=self.keep)
+            run = partial(
+                least_squares.solve,
+                network,
+                tangent,
+                split,
+                recipe=solve,
+                centered=self.centered,
+                keep=self.keep,
+            )
         else:
             last, fit, key = self.recipe.epochs, self.recipe, jax.random.key(self.seed)
             start = model.init(key, split.x[:1])
