@@ -158,13 +158,16 @@ class Training:
             h = _curvature(ntk.gram(network, tangent, images, output="full"), len(images))
         if isinstance(self.recipe, Solve):
             last, solve = self.recipe.iterations, replace(self.recipe, ridge=h * self.recipe.ridge)
-            options: dict[str, Any] = {
-                "recipe": solve,
-                "centered": self.centered,
-                "keep": self.keep,
-            }
             run: Callable[..., History | Solution]
-            run = partial(least_squares.solve, network, tangent, split, **options)
+            run = partial(
+                least_squares.solve,
+                network,
+                tangent,
+                split,
+                recipe=solve,
+                centered=self.centered,
+                keep=self.keep,
+            )
         else:
             last, fit, key = self.recipe.epochs, self.recipe, jax.random.key(self.seed)
             start = jax.jit(model.init)(key, split.x[:1])
