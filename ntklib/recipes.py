@@ -113,7 +113,7 @@ class Watch:
     """
 
     attack: Attack
-    images: int = 256  # the last ones of the data, that are not trained on
+    images: int = 256  # the last ones of the data, at most a tenth; they are not trained on
 
     def __post_init__(self) -> None:
         _checks.whole("images", self.images)

@@ -302,9 +302,10 @@ def _stop_if_diverged(measured: list[dict[str, Any]], epoch: int, last_step: int
 
 def _held_out(data: Split, images: int) -> tuple[Split, Split]:
     """The images that are trained on, and the others."""
-    if images >= len(data):
-        raise ValueError(f"watch: its {images} images are not less than the {len(data)} of data")
-    parts = slice(None, -images), slice(-images, None)
+    n = min(images, len(data) // 10)
+    if n == 0:
+        raise ValueError(f"watch: a tenth of the {len(data)} images of data is none")
+    parts = slice(None, -n), slice(-n, None)
     train, aside = (Split(data.x[part], data.y[part], data.n_classes) for part in parts)
     return train, aside
 
