@@ -219,8 +219,9 @@ plots.show(
     "accuracy under attack against that on clean images. At the end, on clean images: "
     + ", ".join(f"{kernel} kernel {e.value:.2f}" for kernel, e in at_end.items())
     + ".",
-    caption="No classifier here is trained on attacked images, but the network of the adversarial "
-    f"kernel is. Left, {n_clean} clean test images; right, one point for each of the epochs "
+    caption="All classifiers are trained on clean images only. The adversarial kernel is that of a "
+    "network which was trained on attacked images before. "
+    f"Left, {n_clean} clean test images; right, one point for each of the epochs "
     f"{', '.join(map(str, lazy_times))}, and {n_test} attacked ones. ε = {epsilon:.3g}; "
     f"{len(seeds)} seeds; bands are 95 % intervals.",
 )
@@ -324,7 +325,9 @@ outcome
 
 
 # %% [markdown]
-# An effect of L4 is a difference of two means, over the levels of the other part of training.
+# L4 asks which part of training matters: the one that made the kernel, or the one on top of it. The
+# effect of one part is the mean accuracy with it minus that without it, where the mean is over both
+# choices for the other part.
 
 
 # %%
