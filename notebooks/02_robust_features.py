@@ -461,9 +461,9 @@ plots.show(
 # %% [markdown]
 # ## All classes
 #
-# With one output a class and one-hot labels there is one kernel for all outputs, and a feature
-# has one multiple of the same function for each class. A single one can tell two classes apart at
-# most, so that only heads are shown.
+# With one output for each class and one-hot labels, all outputs share one kernel. A feature is then
+# one function of the image, and each class has a multiple of it as its output. So a single feature
+# can tell at most two classes apart, and only sums of the first features are shown.
 
 # %%
 many = [data.load(dataset, n_train=n_all, n_test=n_all, pool=pool, seed=seed) for seed in seeds]

@@ -48,8 +48,8 @@ claims.load()["L7"]
 # distance that another order of the batches makes for a yardstick.
 #
 # *Soon*: the distance that remains to the final kernel is compared with the one at the start, and
-# also with the distance within the kind: from the epoch on at which it is smaller, the run is
-# closer to its own end than another run of that kind will ever be.
+# also with the distance within the kind, which is that between the ends of two runs. Once the first
+# is smaller than the second, the run has come closer to its own end than the other run's end is.
 #
 # There are two confounds. The adversarial training of the official code makes two updates for each
 # batch, first one on the clean images and then one on the images that attack the updated network.

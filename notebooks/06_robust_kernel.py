@@ -252,8 +252,9 @@ plots.show(
     alt="Accuracy on clean images and relative residual against iterations of least squares on "
     "three fixed kernels, and accuracy under attack against that on clean images. At the end, on "
     "clean images: " + ", ".join(f"{k} kernel {e.value:.2f}" for k, e in at_end.items()) + ".",
-    caption="No classifier here is trained on attacked images, but the network of the adversarial "
-    f"kernel is. Left, {n_clean} clean test images; middle, the norm of the gradient over that at "
+    caption="All classifiers are trained on clean images only. The adversarial kernel is that of a "
+    "network which was trained on attacked images before. "
+    f"Left, {n_clean} clean test images; middle, the norm of the gradient over that at "
     f"the start, geometric mean of {len(seeds)} seeds, at most "
     + ", ".join(f"{r:.1g} ({k})" for k, r in residual.items())
     + " at the end; right, one point for each look on the left, "
@@ -359,7 +360,9 @@ outcome
 
 
 # %% [markdown]
-# An effect of L4 is a difference of two means, over the levels of the other part of training.
+# L4 asks which part of training matters: the one that made the kernel, or the one on top of it. The
+# effect of one part is the mean accuracy with it minus that without it, where the mean is over both
+# choices for the other part.
 
 
 # %%

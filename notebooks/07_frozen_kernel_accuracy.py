@@ -214,8 +214,8 @@ def on(target, source):
 
 
 # %% [markdown]
-# Some models share a kernel: those that are trained on the same fixed one, and the network that it
-# is from, whose own function is another.
+# Some models share a kernel: those that are trained on the same fixed one, and the network that
+# this kernel is taken from, which computes another function.
 
 # %%
 half_way = [run.logits_fn(half) for run in runs["adversarial"]]

@@ -41,8 +41,8 @@ claims.load()["F8"]
 # Adv-NTK does not ask an attack for these times, but learns them. It holds some images back,
 # attacks them through $f$, and follows the gradient of the squared loss on what the attack has made
 # of them, in the weights $\varpi_i$ with $t_i = |\varpi_i|$. This starts from $\varpi = 0$, where
-# $f = 0$, and has 50 steps of one length. As the times grow without bound, all goes, and $f$ is
-# plain kernel regression.
+# $f = 0$, and takes 50 steps of the same length. As the times grow without bound, the exponential
+# vanishes, and $f$ is plain kernel regression.
 #
 # So Adv-NTK does two things at once. It stops training in time, which is known to help on its own;
 # and it gives each input a time of its own, which is what adversarial training can do. A control
@@ -113,8 +113,8 @@ n_classes = len(draws[0].classes)
 
 # %% [markdown]
 # Networks are named by their number of dense layers. The kernels are computed by this book's
-# library, in float32. Its tests hold them against those of neural-tangents, which the official code
-# uses, and Adv-NTK with the one against Adv-NTK with the other.
+# library, in float32. Its tests compare them with those of neural-tangents, which the official code
+# uses, and they compare what Adv-NTK makes of the two.
 
 # %%
 scales = {"w_std": 1.76, "b_std": 0.18}
@@ -165,8 +165,8 @@ def over_seeds(functions, attack, n=n_test):
 # ## Infinite width
 #
 # Plain kernel regression takes all training images. The length of a step of Adv-NTK is the official
-# code's for 10,000 images, 0.1, times the root of 10,000 over the number of images: so the mean
-# time, times the number of images, is what it is there.
+# code's for 10,000 images, 0.1, times the root of 10,000 over the number of images. That keeps the
+# product of the mean time and the number of images as it is there.
 
 # %%
 grams = {d: [infinite.kernel(nets[d], part.x) for part in fitted] for d in depths}

@@ -145,8 +145,8 @@ few = seeds[:n_few]
 # %% [markdown]
 # Clean training has two phases. In the first one each bias is tied to the norm of its weights,
 # $b_i = \kappa \|w_i\|/\sqrt k$, with a factor that falls. In the second one it is frozen. The bias
-# keeps a neuron silent on most inputs; without it nothing would have to be learnt but a linear
-# function, which the label is.
+# keeps a neuron silent on most inputs. Without it the network could stay a linear function, which
+# is enough for this label, and would need no features.
 
 # %%
 kappas = 0.45, 0.2  # at the start and at the end of the first phase

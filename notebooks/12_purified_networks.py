@@ -39,12 +39,12 @@ claims.load()["P8"]
 # of which the principle says that it is large between cleanly trained weights $w$ and adversarially
 # trained ones $w'$, and small between either and the initial ones $w_0$.
 #
-# Three things make such a picture without any purification. Nothing may have moved: in the lazy
-# regime all three are close to each other. Or AT was cut short, and is close to where it began. Or
-# any training on these images from this start ends at similar filters. So clean training has to
-# leave its start; AT has to reach the robustness that it reaches from the initial weights; and the
-# filters that it finds from there are compared, too. Beside them stands as much further clean
-# training.
+# Three things would look the same without any purification. First, nothing may have moved: in the
+# lazy regime all three weights are close to each other. Second, AT may have been cut short, close
+# to where it began. Third, any training on these images from this start may end at similar filters.
+# So clean training must have left its start; AT must become as robust as AT from the initial
+# weights; and the filters of that training are compared, too. As much further clean training is one
+# more control.
 #
 # If AT changes little, a small update might do. AT is therefore repeated with updates $W + UV$ of
 # low rank, $W$ fixed. And if it removes mixtures, what is left should look cleaner: filters,
@@ -92,11 +92,11 @@ page = claims.Page("12_purified_networks", profile=profile, seeds=seeds, provena
 # %% [markdown]
 # ## Training
 #
-# Clean training comes first. From its end on, AT and further clean training go on with half of the
-# rate, for as many epochs. AT from the initial weights has the epochs of clean training, at a
-# quarter of its rate, and then those of AT; at the full rate it does not begin to learn from some
-# starts. As in the theory, the attack in training is of one step: from a point in a ball of uniform
-# noise, along the sign of the gradient.
+# Clean training comes first. AT and, as its control, further clean training start where it has
+# ended, at half the rate and for the same number of epochs. AT from the initial weights has the
+# epochs of clean training, at a quarter of its rate, and then those of AT; at the full rate it
+# does not begin to learn from some starts. As in the theory, the attack in training is of one
+# step: from a point in a ball of uniform noise, along the sign of the gradient.
 
 # %% tags=["trainings"]
 from dataclasses import replace
@@ -682,8 +682,9 @@ Markdown(
 )
 
 # %% [markdown]
-# What is measured here is that weights are kept, not that what goes is a mixture of features: for
-# that one would have to know the features. P1 to P5 are about a model where they are known.
+# This page measures whether weights are kept. It cannot tell whether what goes is a mixture of
+# features: for that one would have to know the features. P1 to P5 are about a model where they are
+# known.
 #
 # ## Fidelity: what is done differently
 #
