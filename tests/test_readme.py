@@ -1,11 +1,9 @@
-"""The numbers in README are those of the project."""
+"""The numbers in README are those of the project, but for the time of a build: timings drift."""
 
-import json
 import re
 from importlib import metadata
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -49,16 +47,3 @@ def test_it_says_which_pages_a_profile_has() -> None:
     first, last = map(int, re.findall(r"\d+", stated(r"for pages (\d+ to \d+)")))
     profile = yaml.safe_load((ROOT / "profiles/cifar8.yml").read_text(encoding="utf-8"))
     assert {int(name[:2]) for name in profile["notebooks"]} == set(range(first, last + 1))
-
-
-def test_it_says_how_long_a_build_takes() -> None:
-    data = ROOT / "build/html/claims.json"
-    if not data.exists():
-        pytest.skip("no book is built")
-    live = {
-        claim["page"].partition("#")[0]: claim["results"][0]["seconds"]
-        for claim in json.loads(data.read_text(encoding="utf-8"))["claims"]
-        if claim["results"]
-    }
-    minutes = sum(live.values()) / 60 / 2  # on two cores
-    assert 0.5 < minutes / float(stated(r"`make book` takes about (\d+) minutes")) < 2
