@@ -520,7 +520,7 @@ def test_the_key_figure_stands_first_and_each_figure_has_its_numbers(tagged, tmp
 def test_each_claim_says_how_to_cite_it_and_its_paper(first_book, monkeypatch):
     project = toy_book.use(toy_book.ROOT, monkeypatch)
     for claim in project.registry.claims:
-        shown = html.unescape(stage.made("cite.html", **stage.citations(project, claim)))
+        shown = html.unescape(stage.made("claim.html", **stage.citations(project, claim)))
         own, paper = re.findall(r"@\w+{([^,]+),", shown)
         assert (own, paper) == (f"ntkcompanion-{claim.id}", claim.paper.key)
         assert f"title  = {{{claim.id}. {claim.title}}}," in shown
