@@ -32,10 +32,13 @@ def page():
         code("x = 1", figure=True),
         code("x = 2"),
         v4.new_markdown_cell("What it is.\n\n## What was measured\n\nNow:"),
-        code("draw()", ["key-figure"], figure=True),
+        code("see()", figure=True),
         v4.new_markdown_cell("## Browse"),
-        code("slider()", html='<figure class="explore" id="a">'),
+        code("slider()", html='<figure class="explore" id="a">', figure=True),
+        code("draw()", ["key-figure"], figure=True),
+        code("plot()", figure=True),
         v4.new_markdown_cell("## Verdict\n\nSo it is."),
+        code("table()", figure=True),
     ]
     return v4.new_notebook(cells=cells)
 
@@ -43,9 +46,13 @@ def page():
 def test_what_is_no_argument_is_folded(page):
     asides.fold(page)
     text, folded = shown(page)
-    assert folded == {"Setup": "1 figure, 2 code cells, 2 points"}
+    assert folded == {
+        "Setup": "1 figure, 2 code cells, 2 points",
+        "What was measured": "1 figure, 1 code cell",
+    }
     order = ["# A title", "## The idea", "Why.", "## Setup", "<details>", "- one", "x = 1", "x = 2"]
-    order += ["What it is.", "</details>", "## What was measured", "Now:", "draw()", "## Browse"]
+    order += ["What it is.", "</details>", "## What was measured", "Now:", "see()", "## Browse"]
+    order += ["slider()", "draw()", "plot()", "## Verdict", "table()"]
     places = [text.index(words) for words in order]
     assert places == sorted(places)
 
@@ -55,6 +62,14 @@ def test_the_figure_at_the_top_is_folded_in_its_place(page):
     place = [cell.source for cell in page.cells].index("draw()")
     assert page.cells[place - 1].source.startswith("<details><summary>Show: the figure at the top")
     assert page.cells[place + 1].source == "</details>"
+
+
+def test_beside_an_explorable_other_figures_are_folded(page):
+    asides.fold(page)
+    sources = [cell.source for cell in page.cells]
+    before = [sources[sources.index(cell) - 1] for cell in ("plot()", "slider()", "table()")]
+    assert before[0] == "<details><summary>Show: 1 figure, 1 code cell</summary>"
+    assert before[1:] == ["## Browse", "## Verdict\n\nSo it is."]
 
 
 def test_parts_of_a_text_are_folded():

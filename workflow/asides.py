@@ -1,7 +1,7 @@
 """Folds the sections of a page that a reader of its argument can do without.
 
-Open are the sections named in `OPEN`, and those with the figure that carries the page or with one
-that can be explored. The others show their heading, and what is in them. The figure that carries a
+Open are the sections named in `OPEN`, and those with a figure that can be explored, whose other
+figures are folded. The others show their heading, and what is in them. The figure that carries a
 page stands at its top, and is folded in its place.
 """
 
@@ -28,11 +28,10 @@ def _divided(cells: Cells) -> Iterator[nbformat.NotebookNode]:
             yield new_markdown_cell(part, metadata=cell.metadata, id=f"{cell['id']}-{i}")
 
 
-def _kept(heading: str, section: Cells) -> bool:
-    """Whether a section stays open."""
-    shown = [o.get("data", {}).get("text/html", "") for c in section for o in c.get("outputs", [])]
-    key = any("key-figure" in cell.metadata.get("tags", []) for cell in section)
-    return heading in OPEN or key or any('class="explore"' in html for html in shown)
+def _explorable(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell shows a figure that can be explored."""
+    shown = [output.get("data", {}).get("text/html", "") for output in cell.get("outputs", [])]
+    return any('class="explore"' in html for html in shown)
 
 
 def _told(section: Cells) -> str:
@@ -73,10 +72,16 @@ def fold(content: nbformat.NotebookNode) -> None:
     content.cells = parts[0]
     for section in parts[1:]:
         heading, _, text = section[0].source.partition("\n")
-        if not _kept(heading.removeprefix("## ").strip(), section):
+        argument = heading.removeprefix("## ").strip() in OPEN
+        if not argument and not any(map(_explorable, section)):
             section[0].source = text
             content.cells += _aside(section, _told(section), heading)
             continue
         for cell in section:
-            key = "key-figure" in cell.metadata.get("tags", [])
-            content.cells += _aside([cell], "the figure at the top of this page") if key else [cell]
+            figure = "figure" in cell.metadata.get("mystnb", {})
+            if "key-figure" in cell.metadata.get("tags", []):
+                content.cells += _aside([cell], "the figure at the top of this page")
+            elif figure and not argument and not _explorable(cell):
+                content.cells += _aside([cell], _told([cell]))
+            else:
+                content.cells.append(cell)

@@ -358,7 +358,10 @@ def stage(project: Project, live: str) -> None:
         nbformat.write(content, source / "notebooks" / f"{notebook}.ipynb")
         known = facts(project, notebook, found[notebook])
         heading = "; ".join(f"{claim.id}. {claim.title}" for claim in known["claims"])
-        sections.append(f"## {heading}\n\n{made('provenance.md', **known)}")
+        table = (
+            f"<details><summary>Show</summary>\n\n{made('provenance.md', **known)}\n\n</details>"
+        )
+        sections.append(f"## {heading}\n\n{table}")
         ids = ", ".join(claim.id for claim in known["claims"])
         sidebar[f"notebooks/{notebook}"] = f"{ids}. {titles[notebook]}"
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
