@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "book/_static/preview.png"
 PAGE = "notebooks/11_feature_purification.html"
-SIZE = {"width": 1280, "height": 870}
+SIZE = {"width": 1280, "height": 1200}
 NUMBER = re.compile(r"[−-]?\d+(?:\.\d+)?")
 APART = 0.05  # what another machine may change of a number
 
@@ -32,8 +32,11 @@ def test_the_picture_says_what_the_book_says(browser: Browser, html: Path) -> No
             tab.screenshot(path=PICTURE)
             about = PngInfo()
             about.add_itxt("Description", told)
-            Image.open(PICTURE).quantize(256).save(PICTURE, pnginfo=about, optimize=True)
-    shown = Image.open(PICTURE).info["Description"]
+            with Image.open(PICTURE) as picture:
+                small = picture.quantize(256)
+            small.save(PICTURE, pnginfo=about, optimize=True)
+    with Image.open(PICTURE) as picture:
+        shown = picture.info["Description"]
     assert words(shown) == words(told), "make preview"
     changes = [abs(a - b) for a, b in zip(numbers(shown), numbers(told), strict=True)]
     assert max(changes) <= APART, "make preview"
