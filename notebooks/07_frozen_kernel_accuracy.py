@@ -67,12 +67,10 @@ seeds: list = [30, 31, 32, 33]  # starts of the network, and orders of the batch
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 2000  # training images, the same for all seeds
 n_test: int = 200  # test images
-n_kernel: int = 100  # training images on which the curvature of the loss is computed
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "cnn_mnist"  # the network, see `ntklib.models.get`
 protocol: str = "official"  # of training, see `ntklib.recipes.protocol`
 epochs: int = 20  # passes over the training images in the first phase
-n_lazy: int = 2000  # training images of the second phase
 lazy_epochs: int = 5  # passes in the second phase
 batch_size: int = 100  # images of a batch
 learning_rate: float = 0.05  # of gradient descent with momentum 0.9, in the first phase
@@ -91,7 +89,6 @@ from IPython.display import Markdown
 from ntklib import cores, data, ntk, plots
 
 draw = data.load(dataset, n_train=n_train, n_test=n_test, pool=pool)
-images = draw.train.balanced(n_kernel).x
 draw.provenance
 
 # %%
@@ -129,6 +126,8 @@ first = {
 # %% tags=["trainings"]
 from ntklib import models
 
+n_lazy = min(n_train, 10_000)  # training images of the second phase
+n_kernel = min(100, n_lazy // 2)  # of them, for the curvature of the loss
 half = study.nearest([0.5])[0]
 smooth = models.get(network, n_classes=study.images.n_classes, softplus=20.0)
 pgd = attacks.partial(attacks.pgd, epsilon=epsilon, steps=attack_steps)
@@ -439,6 +438,7 @@ def moved(trained, learnt):
     return np.linalg.norm(found - given) / np.linalg.norm(given)
 
 
+images = draw.train.balanced(n_kernel).x
 error = [moved(*pair) for pair in zip(fixed[ours], runs["adversarial"], strict=True)]
 
 # %% [markdown]

@@ -113,10 +113,7 @@ def problems_of_code(content):
         ]
         lines = sum(bool(line.strip()) for line in cell.source.splitlines()) - len(imports)
         shown = calls(tree, "plots.show")
-        listed = (
-            shown or calls(tree, "explore.slider") or "parameters" in cell.metadata.get("tags", [])
-        )
-        if lines > LONGEST_CELL and not listed:
+        if lines > LONGEST_CELL and not shown and not calls(tree, "explore.slider"):
             yield f"cell {number + 1} has {lines} lines"
         made = [call for name in ("subplots", "figure") for call in calls(tree, f"plt.{name}")]
         other = [call for name in ("plt.show", "figure.show") for call in calls(tree, name)]
