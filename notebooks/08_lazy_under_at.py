@@ -223,7 +223,7 @@ changed = {
 
 # %%
 test = draw.test
-through_smooth = attacks.smoothed(attacks.partial(pgd, steps=50), smooth)
+through_smooth = attacks.smoothed(attack, smooth)
 
 
 def measure(of_runs, seeds, *attacked, epoch=None):

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from ntklib._checks import number, one_of, whole
 from ntklib.models._model import Model, from_flax
+from ntklib.models._softplus import softplus
 from ntklib.models.plain import Plain
 from ntklib.models.resnet import ResNet
 from ntklib.models.stacks import Stack, Stacked
@@ -176,12 +177,8 @@ def _times(width: float, channels: int) -> int:
     return max(1, round(width * channels))
 
 
-def _activation(softplus: float) -> Callable[[Array], Array]:
-    return nn.relu if softplus == inf else partial(_softplus, softplus)
-
-
-def _softplus(beta: float, z: Array) -> Array:
-    return nn.softplus(beta * z) / beta
+def _activation(beta: float) -> Callable[[Array], Array]:
+    return nn.relu if beta == inf else partial(softplus, beta)
 
 
 _MYRTLE = {5: (2, 1, 1), 7: (2, 2, 2), 10: (3, 3, 3)}  # convolutions between the pools, by depth
