@@ -23,22 +23,27 @@ claims.load()["T4"]
 #
 # The features of a kernel belong to its eigenvectors on the training images (see *Where in the
 # kernel's spectrum are its robust features?*). Another architecture has another kernel, and so
-# other eigenvectors. If adversarial examples exist because of features that the data offer to every
-# learner, then the top eigenvectors of different kernels should span nearly the same space, the
-# features should be robust to the same degree, and an attack on a feature of one kernel should
-# work on that feature of another.
+# other eigenvectors.
 #
-# Two spaces of dimension $k$ with orthonormal bases $V$ and $W$ overlap by
-# $\|V^\top W\|_F^2 / k$, the mean squared cosine of the angles between them. It is 1 for the same
-# space, and $k/n$ on average for random ones among $n$ images. But all kernels here are functions
-# of the same pixels, and images have few directions in which they vary. So a large overlap need not
-# say anything about architectures. The control is the *linear kernel*, that of a network without
-# hidden layers: the matrix of products of pixels $x^\top x'$, whose eigenvectors are about the
-# principal components. If it overlaps with two architectures as much as these do with each other,
-# then what they share are principal components of pixels.
+# Suppose that adversarial examples exist because of features that the data offer to every learner.
+# Then the top eigenvectors of different kernels should span nearly the same space. Their features
+# should be robust to the same degree. And an attack on a feature of one kernel should work on that
+# feature of another.
 #
-# And the labels are looked at: a shared space matters for a classifier as far as it holds the
-# labels, and shuffled labels show what any space of that dimension would hold.
+# Two spaces of dimension $k$ with orthonormal bases $V$ and $W$ overlap by $\|V^\top W\|_F^2 / k$,
+# the mean squared cosine of the angles between them. It is 1 for the same space, and $k/n$ on
+# average for random ones among $n$ images.
+#
+# A large overlap need not say anything about architectures. All kernels here are functions of the
+# same pixels, and images vary in few directions. So there is a control, the *linear kernel*, which
+# is that of a network without hidden layers. It is the matrix of products of pixels $x^\top x'$,
+# and its eigenvectors are about the principal components of the images. Suppose that it overlaps
+# with two architectures as much as these do with each other. Then what they share are principal
+# components of pixels.
+#
+# A shared space matters for a classifier only as far as it holds the labels. So their share in it
+# is measured, too. The control is shuffled labels: they show what any space of that dimension
+# would hold.
 #
 # ## Parameters
 #
@@ -61,10 +66,13 @@ steps: int = 100  # steps of gradient descent of the finite network
 # %% [markdown]
 # ## Setup
 #
-# Perceptrons of one, two and five hidden layers, and a convolutional network of two layers whose
-# readout sees every pixel, all of infinite width. A network that averages over pixels before its
-# readout (Myrtle-5) has a kernel over all pairs of pixels of every pair of images. That costs far
-# more, so it is compared with the others on fewer images.
+# Four networks of infinite width are compared. Three are perceptrons of one, two and five hidden
+# layers (FC-1, FC-2 and FC-5). The fourth (Conv-2) is a convolutional network of two layers, whose
+# last layer, the readout, sees every pixel.
+#
+# A fifth network (Myrtle-5) averages over pixels before its readout. Its kernel needs all pairs of
+# pixels of every pair of images. That costs far more, so it is compared with the others on fewer
+# images.
 
 # %%
 from itertools import combinations
@@ -149,8 +157,8 @@ accuracy = {
 
 
 # %% [markdown]
-# The kernel that pools is compared with all others on the first images of the same draws; where
-# they are large, on coarser ones.
+# The kernel that pools, that of Myrtle-5, is compared with all others on the first images of the
+# same draws. Where the images are large, they are made coarser for that.
 
 # %%
 pooled = models.get("myrtle", n_classes=1, depth=5)
@@ -206,7 +214,10 @@ plots.show(
 # %% [markdown]
 # ## Robustness of the features
 #
-# Are the features of one index equally robust in all architectures?
+# Are features of the same index equally robust in all architectures? The features 1 to 10 of each
+# are attacked one by one, by one step of the fast gradient sign method (FGSM) on the feature
+# itself. A feature withstands this on an image if it is right both before the attack and after it.
+# Feature 0 is left out: it is about constant.
 
 # %%
 indices = np.arange(1, 11)
@@ -276,8 +287,9 @@ plots.show(
 # %% [markdown]
 # ## Attacks on features transfer
 #
-# The head (features 0 to 9) of one architecture is attacked, and the images are given to the head
-# of another; and the same with all features. Random signs of the same size show what noise does.
+# We attack the head (features 0 to 9) of one architecture, and give the images to the head of
+# another. Then we do the same with all features. Random signs of the same size show what noise
+# does.
 
 
 # %%
@@ -320,6 +332,10 @@ plots.show(
 
 # %% [markdown]
 # ## Labels, and shuffled labels
+#
+# How much of the labels lies in the space of the top eigenvectors? Their energy is the sum of
+# their squares. What counts is the share of this energy that is left when the labels are projected
+# onto that space. Then the same is done with shuffled labels.
 
 
 # %%
@@ -339,10 +355,13 @@ linear_share = [label_share(v, d, s) for v, d, s in zip(of_linear, draws, seeds,
 # %% [markdown]
 # ## A trained network and its infinite twin
 #
-# The kernel of a network of finite width is random at the start and moves in training. Its
-# eigenvectors are compared with those of the infinite width: at the start, after lazy training
-# (the antisymmetric network of the earlier pages), and after training with a standard
-# parametrisation and small width, where the kernel is free to move.
+# The kernel of a network of finite width is random at the start, and moves in training. We compare
+# its eigenvectors with those of infinite width, at the start and after training. This is done for
+# two networks:
+#
+# - an antisymmetric one, as in *Do attacks computed without training fool trained networks?*,
+#   whose training is meant to be lazy;
+# - one of small width in the standard parametrisation, whose kernel is free to move.
 
 # %%
 networks = {
@@ -409,10 +428,14 @@ plots.show(
 # %% [markdown]
 # ## Verdict
 #
-# The checks take the worst pair, or the worst architecture, of each seed. The excess over pixels
-# is the overlap of the worst pair minus that of the linear kernel with the two, the smaller of
-# both: it is zero if one of the two is no more than the linear kernel. Myrtle-5, on fewer images,
-# is judged on the scale from random spaces to the same space.
+# The checks take the worst pair, or the worst architecture, of each seed.
+#
+# The excess over pixels starts from the overlap of the worst pair. The linear kernel overlaps with
+# both architectures of that pair, and the smaller of these two overlaps is subtracted. If one of
+# the two architectures were the linear kernel itself, the excess would be zero.
+#
+# Myrtle-5 is judged on fewer images, where even random spaces overlap more. So its overlap is put
+# on a scale from 0, which is what random spaces have, to 1, the same space.
 
 # %%
 pairs = np.array([found[:, top - 1] for found in overlaps.values()])
@@ -482,22 +505,22 @@ Markdown(
 # %% [markdown]
 # ## Fidelity: what is done differently
 #
-# - The paper's statement is in its abstract; how it measured consistency could not be verified.
-#   The overlap of eigenspaces, its margin, and the controls are ours.
-# - The kernels have the constants of the official demo ($\sigma_w = \sqrt2$, $\sigma_b = 0.1$). The
-#   demo's code also offers convolutional kernels and Myrtle networks; its saved run uses one
+# - The paper's statement is in its abstract. How the paper measures consistency could not be
+#   verified. The overlap of eigenspaces, its margin, and the controls are ours.
+# - The kernels have the constants of the official demo ($\sigma_w = \sqrt2$, $\sigma_b = 0.1$).
+#   The demo's code also offers convolutional kernels and Myrtle networks. Its saved run uses one
 #   hidden layer only.
-# - Myrtle-5 is compared on fewer images and without attacks, because of its cost, and has a check
+# - Myrtle-5 is compared on fewer images and without attacks, because of its cost. It has a check
 #   of its own.
-# - The linear kernel as a control is ours. It has the constants of the other kernels, so that a
-#   small constant is added to the products of pixels.
-# - There is no robust accuracy that a verdict rests on here, so no soundness checks of the attack
-#   are made; those of the features are on the page on robust features.
+# - The linear kernel as a control is ours. It has the constants of the other kernels. So a small
+#   constant is added to the products of pixels.
+# - No verdict here rests on a robust accuracy, so there are no soundness checks of the attack.
+#   Those for attacks on features are on *Where in the kernel's spectrum are its robust features?*
 #
 # ## What would change our mind
 #
-# - Kernels that pool over positions see other features. The figure on the right says how far the
-#   agreement goes down there.
+# - Kernels that pool over positions see other features. The right panel of the figure with the
+#   overlaps says how far the agreement goes down there.
 # - On other data the linear kernel shares less with the architectures than they do with each
 #   other: try `PROFILE=cifar`. Then they would agree in more than principal components.
 # - Shuffled labels lie in the top eigenspaces as much as the true ones. Then the shared space
