@@ -21,26 +21,33 @@ claims.load()["T7"]
 # %% [markdown]
 # ## The idea
 #
-# A network of infinite width that is trained by gradient flow from $f_0 = 0$ learns each
+# Take a network of infinite width that is trained by gradient flow from $f_0 = 0$. It learns each
 # eigenvector of its kernel at a pace of its own. After the time $t$ it predicts
 #
 # $$f_t(x) = \sum_i \left(1 - e^{-\lambda_i t}\right) f^{(i)}(x), \qquad
 # f^{(i)}(x) = \lambda_i^{-1}\, \Theta(x, X)\, v_i\, (v_i^\top Y) .$$
 #
-# The features of large eigenvalues come first. If these are the robust ones (see *Where in the
-# kernel's spectrum are its robust features?*), then $f_t$ is made of robust features at first, and
-# the longer it is trained, the more of the others come in. They make it more accurate, and they
-# are what an attacker can use.
+# Here $v_i$ and $\lambda_i$ are the eigenvectors and eigenvalues of the kernel $\Theta$ on the
+# training images $X$, whose labels are $Y$. The terms $f^{(i)}$ are its features.
 #
-# So robust accuracy should rise, reach a peak, and fall, while accuracy on clean images keeps what
-# it has. The peak has to be above one half: a constant predictor has that under any attack, and so
-# would one that is nearly constant at first. Early stopping would then be a defence. It costs what
-# the later features would have added to the accuracy on clean images, and it cannot be a strong
-# one: it only refrains from adding what is not robust.
+# The features of large eigenvalues come first. If these are the robust ones (see *Where in the
+# kernel's spectrum are its robust features?*), then $f_t$ is made of robust features at first. The
+# longer it is trained, the more of the others come in. They should make it more accurate, but they
+# are also what an attacker can use.
+#
+# So robust accuracy should rise, reach a peak, and fall, while accuracy on clean images should not
+# fall. The peak has to be above one half. A constant predictor has one half under any attack, and
+# a predictor may be nearly constant at first.
+#
+# Early stopping would then be a defence. It would cost what the later features add to the accuracy
+# on clean images. And it could not be a strong one: it only refrains from adding what is not
+# robust.
 #
 # What holds for infinite width should hold for a wide network in the lazy regime, at the same
-# time, up to an error that vanishes with the width. Gradient descent with step $\eta$ on the mean
-# over $n$ images has reached the time $t = \eta\,\mathrm{steps}/n$. Times are given in units of
+# time, up to an error that vanishes with the width.
+#
+# How are the times of the two compared? Gradient descent with step $\eta$ on the mean over $n$
+# images has reached the time $t = \eta\,\mathrm{steps}/n$. Times are given in units of
 # $1/\lambda_1$, with the largest eigenvalue $\lambda_1$: a step of $\eta = c\,n/\lambda_1$ is a
 # time of $c$.
 #
@@ -64,8 +71,9 @@ steps: int = 100  # steps of gradient descent of the finite network
 # %% [markdown]
 # ## Setup
 #
-# Accuracy under attack is measured with 10 steps of projected gradient descent (PGD), and beside
-# it with one step (FGSM). The attack is on the predictor at that time, and differentiates it.
+# Accuracy under attack is measured with 10 steps of projected gradient descent (PGD). One step of
+# the fast gradient sign method (FGSM) stands beside it. At each time of training, the attack
+# follows the gradient of the predictor of that time.
 
 # %%
 import jax
@@ -132,8 +140,9 @@ kernel = dict(zip(("clean", "FGSM", "PGD"), np.moveaxis(kernel, 2, 0), strict=Tr
 # %% [markdown]
 # ## Finite networks in the lazy regime
 #
-# They are the antisymmetric ones of *Do attacks computed without training fool trained
-# networks?*, so that $f_0 = 0$. Steps of $1.5\,n/\lambda_1$ are stable for plain gradient descent.
+# These are the antisymmetric networks of *Do attacks computed without training fool trained
+# networks?*, so $f_0 = 0$ holds for them, too. Plain gradient descent is stable at the steps used
+# here, $1.5\,n/\lambda_1$.
 
 # %%
 networks = {w: models.antisymmetric(base[w]) for w in widths}
@@ -207,13 +216,14 @@ plots.show(
 )
 
 # %% [markdown]
-# The function of a finite network is that of infinite width plus an error from its random start.
-# Where the error is small on images, its gradient may still be rough, and an attack finds it. What
-# the networks did is told with the verdict.
+# A finite network computes the function of infinite width plus an error from its random start.
+# That error may be small on the images themselves. Its gradient may be rough all the same, and
+# then an attack finds it. What the networks did is told in *Verdict*.
 
 # %% [markdown]
-# The same numbers against each other: training moves along the curve, first to the upper right,
-# then down.
+# The same numbers against each other, for infinite width. Each point is a time. The further right
+# it is, the better the predictor does on clean images, and the higher, the better it does under
+# attack.
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(5.5, 4))
@@ -238,8 +248,9 @@ plots.show(
 # %% [markdown]
 # ## Is the attack sound?
 #
-# The peak is where a weak attack would show robustness that is not there. The checks are made on
-# the predictor of every seed at its most robust time, and the worst seed is shown.
+# The claim is about the peak, and there a weak attack would show robustness that does not exist.
+# So the checks are made there: on the predictor of every seed, at its most robust time. The worst
+# seed is shown.
 
 
 # %%
@@ -261,8 +272,8 @@ page.soundness = claims.worst(
 # ## Verdict
 #
 # The most robust time $t^*$ is found on one half of the test images and measured on the other, and
-# the other way round: a peak that is looked for on the images on which it is measured would show
-# a loss of robustness even if there were none.
+# the other way round. If one set of images served for both, the peak would be too high by luck.
+# Then some robustness would seem to be lost even if none were.
 
 
 # %%
@@ -358,19 +369,21 @@ Markdown(
 # %% [markdown]
 # ## Fidelity: what is done differently
 #
-# - The paper's statement is on robust features; that the robust accuracy of the predictor peaks
-#   and then falls is the consequence that we test. Whether the paper shows this curve could not
-#   be verified.
-# - Squared loss and gradient flow for the infinite network, gradient descent for the finite one,
-#   no mini-batches. Cross-entropy would reweight the images as training goes on.
+# - The paper's statement is about robust features. We test a consequence of it: the robust
+#   accuracy of the predictor peaks and then falls. Whether the paper shows this curve could not be
+#   verified.
+# - The loss is the squared one. The infinite network follows gradient flow, and the finite one
+#   gradient descent without mini-batches. With the cross-entropy some images would count more than
+#   others, and which ones would change as training goes on.
 # - The attack is PGD with 10 steps on the predictor of that time. The official demo attacks only
 #   the predictor at the end of training.
-# - The kernel, the data and the sizes are those of the page on features.
+# - The kernel, the data and the sizes are those of *Where in the kernel's spectrum are its robust
+#   features?*
 #
 # ## What would change our mind
 #
-# - The peak vanishes under a stronger attack. The curve for FGSM, a weaker one, shows in which
-#   direction the strength of the attack moves it.
+# - The peak vanishes under a stronger attack. FGSM is a weaker one: its curve shows in which
+#   direction the strength of the attack moves the peak.
 # - Clean accuracy is still rising steeply where robust accuracy peaks. Then stopping early would
 #   not be a defence but a bad bargain.
 # - Other data: try `make run NB=early_features SET="classes=[4,9]"`, or `PROFILE=cifar`.
