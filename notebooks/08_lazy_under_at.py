@@ -24,28 +24,30 @@ claims.load()["T6"]
 # %% [markdown]
 # ## The idea
 #
-# Training is called lazy when the tangent kernel no longer changes. A network in this regime learns
-# no features; it does what its linearisation would do. The claim is that adversarial training (AT)
-# gets there much earlier than standard training, and that its kernel leans more on few directions.
+# Training is called lazy when the tangent kernel no longer changes. A network in this regime
+# learns no features: it does what its linearisation would do. The claim is that adversarial
+# training (AT) gets there much earlier than standard training. A second claim is that its kernel
+# leans more on few directions.
 #
-# Two controls could make both empty. A kernel also stands still when the parameters do, so its way
-# is held against theirs. And a kernel may lean on few directions before any training, so that
-# adversarial training would only leave them less than standard training does.
+# Either could be true for a reason that has little to do with the claim, so there are two
+# controls. A kernel stands still, too, when the parameters do. So the path of the kernel is
+# compared with that of the parameters. And a kernel may lean on few directions before any
+# training. Adversarial training would then only keep more of that than standard training does. So
+# the kernel is also compared with the one at the start.
 #
-# The kernel is the full one, of all outputs: for $N$ images and $C$ classes a matrix $K_t$ of $NC$
-# rows, after $t$ epochs. Four views of its path:
+# The kernel is the full one, of all outputs. For $N$ images and $C$ classes it is a matrix $K_t$
+# of $NC$ rows, after $t$ epochs. Its path is looked at in four ways:
 #
-# - The distance $S(A, B) = 1 - \langle A, B\rangle_F / (\|A\|_F \|B\|_F)$ between the kernels of
-#   any two epochs, and the length of the path, $\sum_t S(K_t, K_{t+1})$, late in training.
-# - Polar coordinates: the angle $\arccos(1 - S(K_t, K_0))$ to the first kernel, and the radius
-#   $\|K_t - K_0\|_F / \|K_T - K_0\|_F$. When the curve stops to turn, the kernel changes its size
-#   only. Also for the part of each kernel that its top eigenvectors span, and for the rest.
-# - The concentration on the top eigenspaces,
-#   $m_k = \sum_{i \le k} \lambda_i^2 / \sum_i \lambda_i^2$. As it can come close to one, what is
-#   compared is $1 - m_k$, what is left outside.
-# - The price of laziness: the network is replaced, at epoch $e$, by its linearisation
-#   $f_{\theta_e}(x) + J_{\theta_e}(x)\,(\theta - \theta_e)$, and trained on. If nothing is lost,
-#   then the network had no more features to learn.
+# - The distance between the kernels of any two epochs, $S(A, B) = 1 - \langle A, B\rangle_F /
+#   (\|A\|_F \|B\|_F)$, and the length of the path late in training, $\sum_t S(K_t, K_{t+1})$.
+# - Polar coordinates: the angle to the first kernel, $\arccos(1 - S(K_t, K_0))$, and the radius
+#   $\|K_t - K_0\|_F / \|K_T - K_0\|_F$. A kernel that only changes its size keeps its angle. The
+#   same is shown for the part of each kernel that its top eigenvectors span, and for the rest.
+# - The concentration on the top eigenspaces, $m_k = \sum_{i \le k} \lambda_i^2 / \sum_i
+#   \lambda_i^2$. It can come close to one. So we compare $1 - m_k$, what is left outside.
+# - The price of laziness: at epoch $e$ the network is replaced by its linearisation
+#   $f_{\theta_e}(x) + J_{\theta_e}(x)\,(\theta - \theta_e)$, and that is trained on. If nothing is
+#   lost, then the network had no more features to learn.
 #
 # ## Parameters
 #
@@ -90,10 +92,12 @@ page = claims.Page("08_lazy_under_at", profile=profile, seeds=seeds, provenance=
 # %% [markdown]
 # ## Training
 #
-# Standard training, and adversarial training with one update a batch, on images attacked by one
-# step of the fast gradient sign method (FGSM) or by several steps of projected gradient descent
-# (PGD). Two of the three are trainings of *Where does the kernel go under adversarial training?*,
-# where standard training goes on for twice as many epochs.
+# There are three kinds of training. One is standard. The other two are adversarial, with one
+# update for each batch: on images attacked by one step of the fast gradient sign method (FGSM), or
+# by several steps of projected gradient descent (PGD).
+#
+# The standard and the PGD trainings are shared with *Where does the kernel go under adversarial
+# training?* There standard training goes on for twice as many epochs.
 
 # %% tags=["trainings"]
 from ntklib import attacks, phases, training
@@ -110,11 +114,14 @@ learnt = {
 }
 
 # %% [markdown]
-# At two epochs the networks are replaced by their linearisations, and these are trained in the
-# same way until the end. A linearised ReLU network jumps where the image makes a ReLU switch, and
-# gradients do not see it (see *How robust is adversarial training on a fixed kernel?*). In training
-# too, the attack on a linearised network goes through a copy of it with smooth activations. This is
-# done for the first three seeds, as no verdict is on it.
+# At two epochs the networks are replaced by their linearisations. These are trained in the same
+# way until the end.
+#
+# A linearised ReLU network jumps where the image makes a ReLU switch, and gradients do not see the
+# jumps (see *How robust is adversarial training on a fixed kernel?*). So the attack on a
+# linearised network goes through a copy of it with smooth activations, in training, too.
+#
+# No verdict rests on this, so it is done for the first three seeds only.
 
 # %% tags=["trainings"]
 from ntklib import models
@@ -142,7 +149,7 @@ runs, continued = phases.make(trainings, page.store)
 # %% [markdown]
 # ## Kernels
 #
-# All kernels are on the same clean images.
+# All kernels are taken on the same clean images.
 
 
 # %%
@@ -170,9 +177,10 @@ def late_path(of_kind, *, centred=False):
 
 
 # %% [markdown]
-# A kernel also stands still when the parameters do. So the way of the parameters is measured, too.
-# Distances between kernels go with the square of a small step, so what they are held against is the
-# sum of the squared steps, relative to the length of the parameters.
+# A kernel stands still, too, when the parameters do. So the path of the parameters is measured as
+# well. When the parameters take a small step, the distance between the kernels before and after it
+# grows with the square of the step. So the path of the kernel is compared with the sum of the
+# squared steps, each relative to the length of the parameters.
 
 
 # %%
@@ -189,9 +197,10 @@ squares = {name: (of_seeds[:, 1] ** 2).sum(1) for name, of_seeds in steps.items(
 
 
 # %% [markdown]
-# The official code takes other kernels. Its first is on clean images; all later ones are on another
-# batch, and on images that attack the network of that epoch. So a path has a step in it that no
-# training made, and goes on moving with the attack. The same runs, measured that way:
+# The official code takes other kernels. Its first one is on clean images. All later ones are on
+# another batch, and on images that attack the network of that epoch. So a path has one step in it
+# that no training made, and it goes on moving with the attack. Here are the same runs, measured
+# that way:
 
 # %%
 others = draw.train.balanced(2 * len(images))
@@ -217,9 +226,11 @@ changed = {
 # %% [markdown]
 # ## Linearising
 #
-# Robust accuracy is measured by two attacks, one on the model and one through the copy of it with
-# smooth activations, and an image has to withstand both. For the networks the first stands alone,
-# too: it says whether adversarial training has made them robust.
+# Robust accuracy is measured by two attacks. One is on the model itself, and one goes through its
+# copy with smooth activations. An image has to withstand both.
+#
+# For the networks the first attack is also counted alone. That says whether adversarial training
+# has made them robust.
 
 # %%
 test = draw.test
@@ -345,8 +356,8 @@ plots.show(
 # %% [markdown]
 # ## Is the attack sound?
 #
-# Kernels of adversarial training say something only if that training worked. The checks are made
-# on its network, of each seed.
+# Kernels of adversarial training say something only if that training worked. So the attack is
+# checked on the network trained with PGD, of each seed.
 
 
 # %%
@@ -377,7 +388,8 @@ def over_standard(quantity, kind):
 
 
 # %% [markdown]
-# Each judged number for both kinds of adversarial training, and how the two differ.
+# Each judged number is computed for both kinds of adversarial training, so that the two can be
+# compared.
 
 
 # %%
@@ -532,21 +544,22 @@ gain = (
 Markdown("\n\n".join([of_paths, of_tails, gain]))
 
 # %% [markdown]
-# The images of the official code are attacked anew in each epoch, in standard training too. A
-# network of standard training is fooled by them, and they change with it; to a robust network they
-# matter less.
+# The official code attacks its images anew in each epoch, in standard training, too. Where a
+# network is fooled by them, they change with it, and its kernel moves with them. A robust network
+# should feel less of that.
 #
 # Lazy can mean two things. The kernel may move little while the parameters move on, or both may
-# slow down. The first predicate asks what is lazier for each epoch, the second for equal motion of
-# the parameters.
+# slow down. The first predicate of the claim compares kernels for each epoch, and the second for
+# equal motion of the parameters.
 #
-# The share outside the top says when a kernel is concentrated. Adversarial training may be ahead of
-# standard training for some epochs and fall back later. The verdict is on the last third, which was
-# chosen before the curve had been seen.
+# The share outside the top says how concentrated a kernel is. One kind of training may be ahead
+# for some epochs and fall back later. The verdict is on the last third, which was chosen before
+# the curve had been seen.
 #
-# A larger network on photographs, trained for fewer epochs, is that of the profiles `cifar` (ε =
-# 4/255) and `cifar8` (ε = 8/255). Their records say the following of the ways, adversarial over
-# standard training, and on whether the way that is left matters: what linearising costs.
+# The profiles `cifar` (ε = 4/255) and `cifar8` (ε = 8/255) train a larger network on photographs,
+# for fewer epochs. Their records say the following of the paths, adversarial over standard
+# training. They also say what linearising costs, and so whether it matters that the kernel still
+# moves.
 
 
 # %% tags=["hide-input"]
@@ -577,24 +590,24 @@ Markdown(page.records(of_record, "cifar", "cifar8"))
 # %% [markdown]
 # ## Fidelity: what is done differently
 #
-# - The official code trains a larger network on CIFAR-10, for 200 epochs of gradient descent
+# - The official code trains a larger network on CIFAR-10, for 200 epochs. It uses gradient descent
 #   without momentum at a rate of 0.01, and never shuffles the data. Here batches are shuffled, and
 #   momentum is 0.9.
-# - The official code follows the kernel on 250 images; the share of the spectrum called its top is
-#   the same here.
-# - Its kernels are on changing images, see above. The verdict is on one fixed batch of clean
-#   images; what the changing ones do is in the table of results.
-# - Linearised networks are trained with the rate of the other pages, which follows the curvature of
-#   the loss on each kernel. In the official code the attacks of their training are still those on
-#   the network. Here they are on the linear model, which is the one that is trained, through its
-#   smooth copy.
-# - The paper speaks of laziness and of bias to the top; both predicates are ours.
+# - The official code follows the kernel on 250 images. The share of the spectrum that is called
+#   its top is the same here.
+# - The official kernels are on changing images (see *Kernels*). The verdict is on one fixed batch
+#   of clean images. What the changing ones do is in the table of results.
+# - Linearised networks are trained with the rate of the other pages, which follows the curvature
+#   of the loss on each kernel. In the official code the attacks of that training are still on the
+#   network. Here they are on the linear model, which is what is trained, through its smooth copy.
+# - The paper speaks of laziness and of bias to the top. How both are measured, and their
+#   predicates, are ours.
 #
 # ## What would change our mind
 #
-# - The kernel of adversarial training goes on moving as long as that of standard training does, or
-#   its way is shorter only because that of its parameters is.
-# - The difference is one of the number of updates or of the loss: adversarial training ends with a
-#   higher loss. Training with FGSM, a weaker attack, stands beside both in the figures.
-# - A larger network on photographs, trained for as long as in the paper, does not show what the one
-#   of `cifar` and `cifar8` does.
+# - The kernel of adversarial training goes on moving as long as that of standard training does. Or
+#   its path is shorter only because that of the parameters is.
+# - The difference is one of the number of updates, or of the loss: adversarial training tends to
+#   end with a higher one. Training with FGSM, a weaker attack, stands beside both in the figures.
+# - A larger network on photographs, trained for as long as in the paper, does not show what the
+#   one of `cifar` and `cifar8` does.
