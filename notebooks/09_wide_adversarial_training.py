@@ -30,32 +30,39 @@ claims.load()["F4"]
 # %% [markdown]
 # ## The idea
 #
-# The theory has an attack that is itself a flow. It moves a training input $x_i$ along the
-# gradient of the loss, $\partial_s x_{i,s} = \eta_i\, \nabla_x L$, for a length $S$ and without a
-# ball; training is gradient flow in the parameters on where the inputs have got to. Two kernels
-# say what comes of it: the tangent kernel $\Theta(x, x') = \partial_\theta f(x)\,
-# \partial_\theta f(x')^\top$, and the adversarial regularisation kernel (ARK)
-# $\Theta_x(x) = \partial_x f(x)\, \partial_x f(x)^\top$.
+# In the paper's theory the attack is itself a flow. It moves a training input $x_i$ along the
+# gradient of the loss, $\partial_s x_{i,s} = \eta_i\, \nabla_x L$, at a rate $\eta_i$ and for a
+# length $S$. No ball holds it back. Training is gradient flow in the parameters, on the inputs as
+# the attack has left them.
 #
-# If both stand still, all can be solved. Along the attack the residual $r_i = y_i - f(x_i)$ of the
-# squared loss grows as $\partial_s r_i = \eta_i\, \Theta_x(x_i)\, r_i$, so that in the end it is
-# $e^{\Theta_x(x_i)\, \eta_i S}$ times as large. Training pulls with this larger residual: on the
-# input $i$ it runs faster by that factor, and nothing else has changed. With the time that has
-# passed for each input,
+# Two kernels say what comes of it. The tangent kernel $\Theta(x, x') = \partial_\theta f(x)\,
+# \partial_\theta f(x')^\top$ says how training on one input changes the output for another. The
+# adversarial regularisation kernel (ARK) $\Theta_x(x) = \partial_x f(x)\, \partial_x f(x)^\top$
+# says how much the output changes when its input does.
+#
+# If both kernels stand still, everything can be solved. Take the residual $r_i = y_i - f(x_i)$ of
+# the squared loss, which is what the network still gets wrong. Along the attack it grows as
+# $\partial_s r_i = \eta_i\, \Theta_x(x_i)\, r_i$, so that in the end it is $e^{\Theta_x(x_i)\,
+# \eta_i S}$ times as large. Training pulls with this larger residual. So it runs faster by that
+# factor on the input $i$, and nothing else has changed.
+#
+# It is as if each input had a clock of its own. With the time that has passed on each,
 #
 # $$\Xi(t) = \mathrm{diag}_i \int_0^t e^{\Theta_x(x_i)\, \eta_i S}\, d\tau, \qquad
 # f_t(x) = f_0(x) + \Theta(x, X)\, \Theta^{-1} \left(I - e^{-\Theta\, \Xi(t)}\right)
 # (Y - f_0(X)) .$$
 #
 # Without an attack $\Xi(t) = t I$, which is ordinary training. With one, some inputs are ahead of
-# others, and for a while $f_t$ is another function. But $\Xi$ says when an input is learnt, not
-# what is learnt: as $t$ grows, the exponential goes to zero in every direction, and what is left,
-# $f_0(x) + \Theta(x, X)\, \Theta^{-1} (Y - f_0(X))$, has no $\eta$ in it. This is where training
-# without attacks ends, too. The paper calls it degeneration.
+# others, and for a while $f_t$ is another function.
 #
-# One thing follows at once. If $\eta$ is the same for all inputs, $\Xi(t) = e^{\Theta_x \eta S}\,
-# t I$: adversarial training is training without attacks, on a faster clock, all along. So here
-# the rates differ between inputs wherever adversarial training is to be something of its own.
+# But $\Xi$ says when an input is learnt, not what is learnt. As $t$ grows, the exponential goes to
+# zero in every direction. What is left, $f_0(x) + \Theta(x, X)\, \Theta^{-1} (Y - f_0(X))$, has no
+# $\eta$ in it. Training without attacks ends there, too. The paper calls this degeneration.
+#
+# One thing follows at once. Let $\eta$ be the same for all inputs, as $\Theta_x$ is in the limit
+# of width and pixels. Then $\Xi(t) = e^{\Theta_x \eta S}\, t I$: adversarial training is training
+# without attacks, on a faster clock, all along. So the rates differ between inputs here, wherever
+# adversarial training is to be something of its own.
 #
 # ## Parameters
 #
@@ -77,7 +84,8 @@ steps: int = 40  # steps of gradient descent of finite networks
 # %% [markdown]
 # ## Setup
 #
-# Networks have one hidden layer of ReLUs, one output, and the NTK parametrisation.
+# Networks have one hidden layer of ReLUs, one output, and the NTK parametrisation, which scales
+# each layer such that the tangent kernel (NTK) has a limit for large widths.
 
 # %%
 from functools import cache
@@ -130,12 +138,14 @@ def slope(values, at=widths):
 # %% [markdown]
 # ## Two kernels at the start
 #
-# For each seed, how much the ARK differs between random starts of the network, and how far the
-# NTK is from that of infinite width. The paper's theorem was not seen; the claim names the width
-# alone. But $\partial_x f$ has as many entries as the image has pixels, $d$, and in a wide network
-# they are about independent Gaussians: the sum of their squares keeps a relative spread of
-# $\sqrt{2/d}$ at any width. So the ARK is taken on images of full size, and on images of few
-# pixels.
+# Two things are measured for each seed: how much the ARK differs between random starts of the
+# network, and how far the NTK is from that of infinite width. The paper's theorem was not seen,
+# and the claim names the width alone.
+#
+# Can width alone be enough? $\partial_x f$ has as many entries as the image has pixels, $d$. In a
+# wide network these are about independent Gaussians, and the ARK is the sum of their squares. Such
+# a sum keeps a relative spread of $\sqrt{2/d}$ at any width. So the ARK is taken on images of full
+# size, and on images of few pixels.
 
 # %%
 n_starts = 24
@@ -171,10 +181,10 @@ for name, side in sizes.items():
         distances = np.array([[ntk_distance(nets[w], *case) for w in widths] for case in cases])
 
 # %% [markdown]
-# In the limit of width *and* pixels the ARK of a ReLU network is the constant
-# $\sigma_w^2\, (\sigma_w^2/2)^L$, with $L$ hidden layers and weights of standard deviation
-# $\sigma_w$ by the root of the fan-in: each layer multiplies by $\sigma_w^2$, and each ReLU lets
-# half of the squares pass.
+# The ARK of a ReLU network has a limit, too, for many units *and* many pixels. It is the constant
+# $\sigma_w^2\, (\sigma_w^2/2)^L$. Here $L$ is the number of hidden layers, and the weights of a
+# layer have the standard deviation $\sigma_w$ over the root of the number of its inputs. Each
+# layer multiplies by $\sigma_w^2$, and each ReLU lets half of the squares pass.
 
 # %%
 limit_of_ark = net.stack.w_std**2 * (net.stack.w_std**2 / 2) ** len(net.stack.layers)
@@ -213,12 +223,15 @@ plots.show(
 # %% [markdown]
 # ## Finite networks and their linearisation
 #
-# A network and its linearisation at the start are trained with the attack flow of five Euler
-# steps, by full-batch gradient descent of small steps on the squared loss. They start from a
-# random $f_0$: an antisymmetric network, which starts from zero, would have no gradient in its
-# inputs at the start, and so no attack. In the limit of width and pixels the residuals of this
-# attack are $e^{2 \eta S}$ times as large, a little more than twice. A control trains both without
-# attacks.
+# A network and its linearisation at the start are trained in the same way, by full-batch gradient
+# descent of small steps on the squared loss. In each step the inputs are attacked first. The
+# attack follows its flow in five straight pieces (Euler steps).
+#
+# Both start from a random $f_0$. An antisymmetric network, the difference of two equal copies,
+# starts from zero. At the start it would have no gradient in its inputs, and so no attack.
+#
+# In the limit of width and pixels this attack makes residuals $e^{2 \eta S}$ times as large, a
+# little more than twice. A control trains both without attacks.
 
 # %%
 strength, relative_step = 0.4, 0.3  # ηS; steps in units of n / λ₁
@@ -269,8 +282,12 @@ ends = widths[[0, -1]]  # where the control is run
 errors_control = np.array([[compare(w, i, None)[0] for w in ends] for i in range(len(seeds))])
 
 # %% [markdown]
-# At the largest width, does the attack do anything, is something learnt, and is the simulated
-# linearisation the closed form with the kernels of this very network at its start?
+# Three questions at the largest width:
+#
+# - Does the attack do anything?
+# - Is something learnt?
+# - Does the simulated linearisation follow the closed form? The formula is given the kernels of
+#   this very network at its start.
 
 
 # %%
@@ -331,11 +348,13 @@ plots.show(
 # %% [markdown]
 # ## The closed form against the flow
 #
-# With the kernel of infinite width and its ARK, the flow is integrated numerically, with rates
-# $\eta_i S$ that are drawn uniformly from 0 to 1. The closed form stands beside it, and a formula
-# in which nothing is attacked. Then the rates swing in time, each input in a phase of its own, and
-# the closed form takes the integrals $\Xi(t)$ over that. In general it is wrong there: the
-# matrices $\Theta\, \dot\Xi$ of two times do not commute.
+# With the kernel of infinite width and its ARK, the flow of training is integrated numerically.
+# Rates $\eta_i S$ are drawn uniformly from 0 to 1. The solution is compared with the closed form,
+# and with a formula in which nothing is attacked.
+#
+# Then the rates swing in time, each input in a phase of its own. The closed form takes the
+# integrals $\Xi(t)$ over that. In general it is wrong there: the matrices $\Theta\, \dot\Xi$ of
+# two times do not commute, so their order matters, and the integrals do not know it.
 
 
 # %%
@@ -381,10 +400,11 @@ closed, plain, swung = np.array([against_flow(i) for i in range(len(seeds))]).T
 # %% [markdown]
 # ## Infinite width, to the end
 #
-# Rates are $\eta_i = u_i\, \eta$ with $u_i$ drawn uniformly from 0 to 2 for each input, and
-# $f_0 = 0$, the mean over random starts. Each predictor is held against plain kernel regression,
-# where training without attacks ends, and is attacked by projected gradient descent (PGD) of 10
-# steps on itself.
+# Rates are $\eta_i = u_i\, \eta$, with $u_i$ drawn uniformly from 0 to 2 for each input. The start
+# is $f_0 = 0$, the mean over random starts.
+#
+# Each predictor is compared with plain kernel regression, where training without attacks ends. It
+# is attacked by projected gradient descent (PGD) of 10 steps on itself.
 
 # %%
 strengths = {"no attack": 0.0, "ηS = ½": 0.5, "ηS = 1": 1.0, "ηS = 2": 2.0}
@@ -462,8 +482,9 @@ plots.show(
 )
 
 # %% [markdown]
-# The same as a phase diagram. Had all inputs one rate, each row would be the first one, moved to
-# the left by $\Theta_x\, \eta S$ in the logarithm of time.
+# The same as a phase diagram, with a row for each strength of the attack. Had all inputs one rate,
+# each row would be the first one, moved to the left by $\Theta_x\, \eta S$ in the natural
+# logarithm of time.
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(9, 3))
@@ -497,8 +518,8 @@ explore.slider(
 
 # %% [markdown]
 # Robust accuracy is compared at its peak. The best time is found on one half of the test images
-# and used on the other, and the other way round: a peak that is looked for on the images on which
-# it is measured would show a loss even if there were none.
+# and used on the other, and the other way round. If one set of images served for both, the peak
+# would be too high by luck, and some robustness would seem to be lost even if none were.
 
 
 # %%
@@ -516,8 +537,8 @@ at_plain_peak, best_plain = at_best_time("no attack")
 distance_at_peak = np.take_along_axis(distance[judged], best, axis=1).mean(1)
 
 # %% [markdown]
-# Is the predictor at its peak one that training without attacks passes through, at a time of its
-# own? Its distance to the nearest of these says by how much it is not.
+# Does training without attacks pass through the predictor at the peak, too, only at another time?
+# We measure how far the nearest predictor on its way is from it.
 
 
 # %%
@@ -536,7 +557,7 @@ off = [off_path(i) for i in range(len(seeds))]
 # %% [markdown]
 # ## Is the attack sound?
 #
-# The checks are made on every seed, at the most robust time.
+# The attack is checked on the predictor of every seed, at its most robust time.
 
 
 # %%
@@ -688,33 +709,34 @@ Markdown(
 )
 
 # %% [markdown]
-# So why does adversarial training end where ordinary training does? The attack is stronger where
-# the residual is larger, and dies with it: its push is a factor on the residual. Factors decide in
-# what order the residuals go, and which predictors are passed on the way; a residual of zero they
-# cannot move.
+# So why should adversarial training end where ordinary training does? In the theory the attack is
+# stronger where the residual is larger, and dies with it: its push is a factor on the residual.
+# Such factors decide in what order the residuals go, and which predictors are passed on the way.
+# But they cannot move a residual of zero.
 #
 # ## Fidelity: what is done differently
 #
 # - The paper's theorems could not be read, only its abstract and reviews. The closed form is our
-#   reconstruction; so is the kind of attack, a flow of length $S$ with bounded rates and no ball,
-#   which the reviews describe.
+#   reconstruction. So is the kind of attack, which the reviews describe: a flow of length $S$ with
+#   bounded rates and no ball.
 # - In the experiments of the paper attacks stay in a ball. Such an attack does not die with the
-#   residual: a push of fixed length is a rate that grows as the residual shrinks, which the theory
-#   excludes. What is shown here does not say that training with a ball degenerates.
-# - Rates are drawn at random. The theory leaves them open; with one rate for all inputs there would
-#   be nothing but a faster clock, and rates that are chosen well may do better than random ones.
-# - Flows are Euler steps, five of an attack, and gradient descent of small steps.
-# - Whether the paper's theorem on the ARK lets the number of inputs grow with the width is not
-#   known to us. The claim, as it is stated in the registry, does not.
+#   residual. Its push has a fixed length, which is a rate that grows as the residual shrinks, and
+#   the theory excludes that. So this page does not say that training with a ball degenerates.
+# - Rates are drawn at random, as the theory leaves them open. With one rate for all inputs there
+#   would be nothing but a faster clock. Rates that are chosen well may do better than random ones.
+# - Flows are approximated: an attack by five Euler steps, training by gradient descent of small
+#   steps.
+# - We do not know whether the paper's theorem on the ARK lets the number of inputs grow with the
+#   width. The claim, as we state it, does not.
 #
 # ## What would change our mind
 #
-# - With other rates the peak under attack is far above the one without: then there is robustness of
-#   the attack's own to lose.
+# - With other rates the peak under attack is far above the one without. Then there is robustness
+#   of the attack's own to lose.
 # - The error of the linearisation stops falling at larger widths.
-# - A theorem that says that the ARK becomes deterministic with the width at a fixed number of
-#   inputs; the sum of squares of few Gaussians speaks against it.
+# - A theorem says that the ARK becomes deterministic with the width at a fixed number of inputs.
+#   The sum of squares of few Gaussians speaks against it.
 # - With more pixels (`SET="pool=1"`) the simulated linearised network is no nearer to the closed
-#   form. By the theory its ARK should then stand still: what is learnt has a small gradient in each
-#   of many pixels.
+#   form. By the theory its ARK should then stand still, as what is learnt has a small gradient in
+#   each of many pixels.
 # - Other data: try `make run NB=wide_adversarial_training SET="classes=[4,9]"`.
