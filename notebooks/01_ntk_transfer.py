@@ -276,8 +276,8 @@ plots.show(
     figure,
     name="fig-transfer-images",
     alt=f"Four test images, each clean and under five attacks with epsilon {epsilon:.3g}, with "
-    "the perturbations beside them. Random signs look like noise. The perturbations of the linear "
-    "model, the kernel and the trained network trace the shape of the object.",
+    "what it adds beside it: random signs, the attacks on an untrained network, on linear "
+    "regression and on the kernel, and that on the trained network itself.",
     caption=f"Test images of seed {seeds[0]} and what each attack adds to them, at ε = "
     f"{epsilon:.3g}. The kernel's perturbation, and that of linear regression, were computed "
     "without any network.",
@@ -401,9 +401,9 @@ plots.matrix(axes, overlap, compared, compared, highest=1, rotation=30)
 plots.show(
     figure,
     name="fig-transfer-cosines",
-    alt="Matrix of mean cosines between the perturbations of eight attacks. The kernel's has a "
-    f"cosine of {of_ntk[f'white-box, width {width}']:.2f} with the white-box attack on the network "
-    f"of width {width}, {of_ntk[linear]:.2f} with linear regression and "
+    alt=f"Matrix of mean cosines between the perturbations of {len(compared)} attacks. The "
+    f"kernel's has a cosine of {of_ntk[f'white-box, width {width}']:.2f} with the white-box attack "
+    f"on the network of width {width}, {of_ntk[linear]:.2f} with linear regression and "
     f"{of_ntk['untrained net']:.2f} with the attack on an untrained network.",
     caption=f"Cosines between perturbations at ε = {epsilon:.3g}, first task; means over seeds. "
     "Even random signs have a positive cosine with everything, because a pixel that is black can "

@@ -238,9 +238,9 @@ axes.set(xlabel="clean accuracy", ylabel="accuracy under PGD")
 plots.show(
     figure,
     name="fig-early-trade-off",
-    alt="Accuracy under PGD against clean accuracy as training proceeds. Both rise; then accuracy "
-    f"under PGD falls from {max(robust):.2f} to {robust[-1]:.2f} while clean accuracy goes from "
-    f"{clean[int(np.argmax(robust))]:.2f} to {clean[-1]:.2f}.",
+    alt="Accuracy under PGD against clean accuracy as training proceeds. Under PGD it is "
+    f"{max(robust):.2f} at best and {robust[-1]:.2f} at the end; on clean images it is "
+    f"{clean[int(np.argmax(robust))]:.2f} at that time and {clean[-1]:.2f} at the end.",
     caption="Robustness against accuracy, infinite width, means over seeds. The dotted line is a "
     "constant predictor.",
 )

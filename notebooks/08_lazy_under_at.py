@@ -484,7 +484,7 @@ def of_path(checks, found):
     path, motion = checks["late_path_ratio"], checks.get("late_path_for_equal_motion")
     return (
         f"the ratio is {path!s}, at most {max(path.per_seed):.2f} in each seed, and that of the "
-        f"ways of the parameters {found['late path of the parameters, PGD over standard']}. "
+        f"paths of the parameters {found['late path of the parameters, PGD over standard']}. "
         f"{of_motion(motion) if motion else ''}"
     )
 
@@ -513,8 +513,8 @@ def of_order(what, found):
 
 # %% tags=["hide-input"]
 of_paths = (
-    "In the last two thirds of training the kernel goes a way of "
-    f"{claims.estimate(length['standard']):.3f} under standard training and of "
+    "In the last two thirds of training the path of the kernel is "
+    f"{claims.estimate(length['standard']):.3f} long under standard training and "
     f"{claims.estimate(length['PGD']):.3f} under adversarial training: "
     f"{of_path(outcome.checks, measurements)}{of_images(outcome.checks, measurements)}"
     f"{of_order('late path', measurements)}"
@@ -532,9 +532,9 @@ of_tails = (
     f"The top {k} eigenspaces leave {claims.estimate(at_start):.4f} of the squared spectrum at the "
     "start, before any training; in the last third "
     f"{claims.estimate(outside['standard']):.4f} under standard and "
-    f"{claims.estimate(outside['PGD']):.4f} under adversarial training. The latter is "
-    f"{tail.checks['tail_mass_ratio']!s} of the former, and {against!s} of what the start leaves. "
-    f"{moved} {of_order('share outside the top', tail.measurements)} In the third before it, "
+    f"{claims.estimate(outside['PGD']):.4f} under adversarial training. Adversarial over standard "
+    f"it is {tail.checks['tail_mass_ratio']!s}, and adversarial over the start {against!s}. "
+    f"{moved} {of_order('share outside the top', tail.measurements)} In the middle third, "
     f"adversarial over standard is {over_standard(before, 'PGD')}."
 )
 gain = (

@@ -499,7 +499,7 @@ plots.show(
     f"{curves['ηS = 2'][0]:.2f} for ηS = 2; in the last column it is "
     f"{min(c[-1] for c in curves.values()):.2f} to {max(c[-1] for c in curves.values()):.2f}.",
     caption="Accuracy under PGD by strength of the attack in training and by time, means over "
-    "seeds. A stronger attack brings the end nearer.",
+    "seeds.",
 )
 
 # %% tags=["hide-input"]
@@ -683,9 +683,9 @@ Markdown(
     "**The closed form** misses the integrated flow by "
     f"{claims.estimate(closed):.1e} if rates do not change in time, and by "
     f"{claims.estimate(swung)} if they swing; leaving out the attack misses it by "
-    f"{claims.estimate(plain)}. The simulated linearised network of largest width is missed by "
-    f"{form_error[strength]}, and by {form_error[0.0]} if the attack is left out: {of_plain} "
-    f"times as much with the attack as without it. {little}"
+    f"{claims.estimate(plain)}. The formula misses the simulated linearised network of "
+    f"largest width by {form_error[strength]}, and by {form_error[0.0]} if the attack is left out: "
+    f"{of_plain} times as much with the attack as without it. {little}"
     "At the end of training its ARK on training images is "
     f"{claims.estimate(ark_change)} times what it was at the start."
 )
@@ -703,7 +703,7 @@ Markdown(
     f"{claims.estimate(distance[judged][:, -1]):.4f} from kernel regression, at the peak they were "
     f"{claims.estimate(distance_at_peak)} from it. Between the two {lost} of robust accuracy is "
     "lost. Training without attacks loses "
-    f"{plain_lost}; the peak of adversarial training is {gain} above that of it. "
+    f"{plain_lost}; the peak of adversarial training is {gain} above its peak. "
     f"{own[gain.beside(0)]} The predictor at the peak is {claims.estimate(off)} from the nearest "
     "one that training without attacks passes through. Brackets hold 95 % intervals."
 )
