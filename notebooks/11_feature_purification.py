@@ -973,9 +973,9 @@ Markdown("\n\n".join([of_theta, of_controls]))
 tangents, by_name = (claims.estimate(of_kind[n]) for n in ("tangent kernel", "cubic, written down"))
 cubic = p5.checks["advantage_over_known_cubic"]
 says_cubic = {
-    "above": "The network is more robust than that, too",
-    "below": "So models of low complexity can be more robust than the network here",
-    "not told apart from": "The network is not told apart from it",
+    "above": "the network is more robust",
+    "below": "models of low complexity can be more robust than the network here",
+    "not told apart from": "the two are not told apart",
 }[cubic.beside(0)]
 of_low = (
     "**Models of low complexity.** Robust accuracy of the network minus that of the best linear "
@@ -987,8 +987,8 @@ of_low = (
 
 # %% tags=["hide-input"]
 of_cubic = (
-    f"The cubic polynomial that was written down has {by_name}. {says_cubic}: the difference is "
-    f"{cubic}. Brackets hold 95 % intervals."
+    f"The cubic polynomial that was written down has {by_name}. The network minus it is {cubic}: "
+    f"{says_cubic}. Brackets hold 95 % intervals."
 )
 Markdown(f"{of_low}\n\n{of_cubic}")
 
