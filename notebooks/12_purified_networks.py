@@ -222,11 +222,12 @@ networks |= {
 }
 
 # %% [markdown]
-# All are attacked by projected gradient descent (PGD) of 20 steps on themselves; the model of the
-# tangent kernel also through its smooth copy.
+# All are attacked by projected gradient descent (PGD) of 20 steps on themselves, from three random
+# starts; the model of the tangent kernel also through its smooth copy.
 
 # %%
-pgd = attacks.partial(attacks.pgd, epsilon=epsilon, steps=20)
+starts = {"steps": 20, "restarts": 3}
+pgd = attacks.partial(attacks.pgd, epsilon=epsilon, **starts)
 
 
 def withstood(logits_fns, *tried):
@@ -514,7 +515,8 @@ plots.show(
 # %%
 def checked(variables, seed):
     bound = linear.bind(study.model.apply, variables)
-    return attacks.soundness(bound, attacked.x, attacked.y, jax.random.key(seed), epsilon=epsilon)
+    key = jax.random.key(seed)
+    return attacks.soundness(bound, attacked.x, attacked.y, key, epsilon=epsilon, **starts)
 
 
 judged = [*zip(after_at, seeds, strict=True), *zip(networks["rank", highest], seeds, strict=True)]
@@ -697,7 +699,7 @@ Markdown(
 #   start, and all cosines are large for that reason alone; in the paper's theory the initial
 #   weights are small instead.
 # - The attack in training is of one step, from noise, and may go as far as twice the radius. The
-#   judged attack is PGD of 20 steps.
+#   judged attack is PGD of 20 steps from three starts.
 # - Of updates of low rank the biases stay as they were, and the rank of the first and of the last
 #   layer is not low, as these have few inputs or outputs: the last layer is also trained alone.
 # - The tangent kernel is that of the start; it is trained with one step through a smooth copy.

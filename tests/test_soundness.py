@@ -285,3 +285,21 @@ def test_images_that_do_not_fit_are_refused():
         attacks.budget(x, x[:2], epsilon=0.1)
     with pytest.raises(ValueError, match=r"^adversarial: has values that are not finite"):
         attacks.budget(x, x.at[0].set(jnp.nan), epsilon=0.1)
+
+
+def two_ways_down(x):
+    """Right at zero and below, wrong far above: an attack that starts below never gets there."""
+    margin = jnp.where(x[:, 0] > 0, 0.5 - x[:, 0], 0.5 + 0.4 * x[:, 0])
+    return jnp.stack([margin, 0 * margin], axis=1)
+
+
+def test_more_starts_leave_less_to_a_second_one(key):
+    x, y = np.zeros((200, 1), np.float32), np.zeros(200, int)
+    lost = {}
+    for restarts in (1, 8):
+        findings = attacks.soundness(
+            two_ways_down, x, y, key, epsilon=1.0, restarts=restarts, clip=None
+        )
+        lost[restarts] = next(f.value for f in findings if f.name == "random_start")
+    assert lost[1] == pytest.approx(1 / 4, abs=0.1)
+    assert lost[8] <= 0.02

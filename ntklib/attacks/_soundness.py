@@ -200,6 +200,7 @@ def soundness(
     *,
     epsilon: Number,
     steps: Number = 20,
+    restarts: Number = 1,
     norm: Norm = "linf",
     loss: Loss = "ce",
     queries: Number = 100,
@@ -211,7 +212,8 @@ def soundness(
 
     A model may look robust because its gradients mislead the attack. Each check measures one
     symptom; the functions of the same names tell more. The attack ascends `loss` in `steps` steps
-    of size `2.5 * epsilon / steps`. Findings, in this order:
+    of size `2.5 * epsilon / steps`, from as many random starts as there are `restarts`, the best of
+    which counts. Findings, in this order:
 
     - `zero_gradient`, `more_steps` and `random_start`;
     - `unbounded`, where there is a box;
@@ -225,8 +227,9 @@ def soundness(
     ball, epsilon = Ball.around(x, epsilon, norm, clip), length("epsilon", epsilon)
     x, transferred = ball.x, transferred or {}
     steps, queries = _checks.whole("steps", steps), _checks.whole("queries", queries, least=0)
-    attack = partial(pgd, epsilon=epsilon, steps=steps, norm=norm, loss=loss, clip=clip)
-    one = partial(attack, steps=1, step_size=epsilon, random_start=False)
+    options = {"norm": norm, "loss": loss, "clip": clip}
+    attack = partial(pgd, epsilon=epsilon, steps=steps, restarts=restarts, **options)
+    one = partial(attack, steps=1, step_size=epsilon, restarts=1, random_start=False)
     key_1, key_2, key_3, key_4 = jax.random.split(key, 4)
     white_box, second = (attack(logits_fn, x, y, key) for key in (key_1, key_2))
     one_step = one(logits_fn, x, y, key)
