@@ -14,7 +14,7 @@ from ntklib import claims
 from workflow import trainings
 
 RECORD = ("workflow", "record")  # all pages, none of which is rendered
-MOMENTS = int(os.environ.get("NTKLIB_MOMENTS", "2"))
+MOMENTS = int(os.environ.get("NTKLIB_MOMENTS", "5"))
 PAGES = ("01_toy", "02_toy", "03_toy")
 FIRST, SECOND, OWN = (
     [f"{folder}/seed-{seed}" for seed in range(3)]
