@@ -386,11 +386,14 @@ compared += [f"white-box, width {w}" for w in widths]
 
 
 def cosines(a, b):
-    """Mean cosine between the perturbations of two attacks, for each seed and test image."""
+    """Cosine between the perturbations of two attacks, for each seed and test image; 0 where one
+    of them changes nothing.
+    """
     rows = []
     for r in runs:
         u, v = (np.asarray(r.images(n, epsilon) - r.test.x).reshape(n_test, -1) for n in (a, b))
-        rows.append((u * v).sum(1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1))
+        lengths = np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)
+        rows.append((u * v).sum(1) / np.where(lengths > 0, lengths, 1))
     return claims.estimate(np.array(rows))
 
 

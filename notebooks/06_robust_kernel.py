@@ -180,7 +180,8 @@ for part, phase in (("benign", benign), ("equal", equal), ("adversarial", seeing
 # before it. They are made on all models.
 
 # %%
-pgd_20 = attacks.partial(pgd, steps=20, restarts=3)
+starts = {"steps": 20, "restarts": 3}
+pgd_20 = attacks.partial(pgd, **starts)
 smooth_copy = attacks.smoothed(attacks.partial(pgd, steps=20), smooth)
 added = {
     "accuracy under PGD": pgd_20,
@@ -301,8 +302,8 @@ def of_pgd(f, seed, network):
     """Whether PGD does what PGD can do."""
     key = jax.random.key(seed)
     source = {"the adversarially trained network": pgd_20(network, test.x, test.y, key)}
-    options = {"epsilon": epsilon, "queries": 0, "transferred": source, "restarts": 3}
-    return attacks.soundness(f, test.x, test.y, key, **options)
+    options = {"epsilon": epsilon, "queries": 0, "transferred": source}
+    return attacks.soundness(f, test.x, test.y, key, **options, **starts)
 
 
 # %%

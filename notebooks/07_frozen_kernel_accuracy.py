@@ -182,14 +182,14 @@ ordinary, ours, repaired = "adversarial network", "fixed kernel", "fixed kernel,
 
 # %%
 pgd_20, pgd_50 = attacks.partial(pgd, steps=20), attacks.partial(pgd, steps=50)
-near = attacks.smoothed(pgd_20, smooth)
+smooth_copy = attacks.smoothed(pgd_20, smooth)
 added = {
     "PGD-20": pgd_20,
     "PGD-50 on the smooth copy": attacks.smoothed(pgd_50, smooth),
     "APGD": attacks.partial(attacks.apgd, epsilon=epsilon, steps=20),
     "targeted APGD": attacks.partial(attacks.apgd_targeted, epsilon=epsilon, steps=20, n_targets=3),
     "estimated gradients": attacks.partial(attacks.nes, epsilon=epsilon, steps=5, samples=20),
-    "search": attacks.partial(attacks.square, epsilon=epsilon, queries=queries, start=near),
+    "search": attacks.partial(attacks.square, epsilon=epsilon, queries=queries, start=smooth_copy),
 }
 test = draw.test
 under = {name: study.withstood(of_seeds, test, *added.values()) for name, of_seeds in named.items()}

@@ -6,10 +6,10 @@ import jax
 import pytest
 
 # The tests compile thousands of small programs, which takes longer than they run. The pages of the
-# book run with all optimisations. Processes that a test starts must compute the same to the bit.
+# book are compiled as `workflow` says. Processes that a test starts must compute the same to the bit.
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-# XLA's older way of making loops of what belongs together compiles in .6 of the time.
+# Without its fusion emitters XLA compiles them in .6 of the time.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 
