@@ -6,7 +6,8 @@ import jax
 import pytest
 
 # The tests compile thousands of small programs, which takes longer than they run. The pages of the
-# book are compiled as `workflow` says. Processes that a test starts must compute the same to the bit.
+# book are compiled as `workflow` says. Processes that a test starts must compute the same to the
+# bit.
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # Without its fusion emitters XLA compiles them in .6 of the time.
