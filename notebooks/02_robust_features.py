@@ -70,11 +70,11 @@ classes: list = [3, 8]  # the two classes told apart; the first is -1, the secon
 seeds: list = [26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37]  # each draws its own images
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 500  # training images, half of each class; as many features
-n_test: int = 500  # test images, half of each class
+n_test: int = 300  # test images, half of each class
 pool: int = 2  # pixels are averaged over squares of this side
 depth: int = 2  # hidden layers of the infinitely wide network
 n_features: int = 75  # features looked at: the first 51, and others evenly spaced
-n_all: int = 500  # training images of the version with all classes, and test images
+n_all: int = 300  # training images of the version with all classes, and test images
 
 # %% [markdown]
 # ## Setup
