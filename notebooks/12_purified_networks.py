@@ -60,7 +60,7 @@ dataset: str = "mnist5k"  # where the images come from
 seeds: list = [26, 27, 28, 29]  # starts of the network, and orders of the batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 1000  # training images, the same for all seeds
-n_test: int = 300  # test images
+n_test: int = 200  # test images
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "conv4"  # the network, see `ntklib.models.get`
 width: float = 0.5  # its channels are this many times those of the full network
@@ -222,11 +222,11 @@ networks |= {
 }
 
 # %% [markdown]
-# All are attacked by projected gradient descent (PGD) of 20 steps on themselves, from three random
+# All are attacked by projected gradient descent (PGD) of 20 steps on themselves, from four random
 # starts; the model of the tangent kernel also through its smooth copy.
 
 # %%
-starts = {"steps": 20, "restarts": 3}
+starts = {"steps": 20, "restarts": 4}
 pgd = attacks.partial(attacks.pgd, epsilon=epsilon, **starts)
 
 
@@ -699,7 +699,7 @@ Markdown(
 #   start, and all cosines are large for that reason alone; in the paper's theory the initial
 #   weights are small instead.
 # - The attack in training is of one step, from noise, and may go as far as twice the radius. The
-#   judged attack is PGD of 20 steps from three starts.
+#   judged attack is PGD of 20 steps from four starts.
 # - Of updates of low rank the biases stay as they were, and the rank of the first and of the last
 #   layer is not low, as these have few inputs or outputs: the last layer is also trained alone.
 # - The tangent kernel is that of the start; it is trained with one step through a smooth copy.
