@@ -67,7 +67,7 @@ claims.load()["L4"]
 # %% tags=["parameters"]
 profile: str = "laptop"  # which margins the verdict is held against
 dataset: str = "mnist5k"  # where the images come from
-seeds: list = [30, 31, 32]  # starts of the network, and orders of the batches
+seeds: list = [30, 31, 32, 33]  # starts of the network, and orders of the batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 1000  # training images, the same for all seeds
 n_test: int = 200  # test images that are attacked

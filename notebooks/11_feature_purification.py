@@ -651,16 +651,15 @@ plots.show(
 # ## Variants
 #
 # What the task and the network above leave out, one at a time, on a few seeds and in batches of
-# a quarter of the size. Nothing of this is judged. With $\ell_\infty$ attacks the radius depends
-# on the features: where these are single entries of an input it goes with $k^{-7/4}$, the power of
-# the paper as we remember it; where they spread over all entries, it is that of $\ell_2$ by
-# $\sqrt d$.
+# half the size. Nothing of this is judged. With $\ell_\infty$ attacks the radius depends on the
+# features: where these are single entries of an input it goes with $k^{-7/4}$, the power of the
+# paper as we remember it; where they spread over all entries, it is that of $\ell_2$ by $\sqrt d$.
 
 
 # %%
 def of_variant(seed, norm="l2", radius=tau, **options):
     """The row of a variant in the table, for one seed."""
-    run = clean_run(seed, batch_size=-(-batch_size // 4), **options)
+    run = clean_run(seed, batch_size=-(-batch_size // 2), **options)
     run.nets["AT"] = continued(run, attack(radius, norm=norm))
     before, after = (
         withstood(run, run.function(name), radius, norm, n=points) for name in ("clean", "AT")
@@ -669,7 +668,7 @@ def of_variant(seed, norm="l2", radius=tau, **options):
     shares = [float(sparse_coding.dense_share(run.weights(n), run.task)) for n in ("clean", "AT")]
     accuracies = (before["clean"], before["all"], before["direction"], after["clean"], after["all"])
     best = sparse_coding.ceiling(run.task, run.test.z, epsilon=radius, norm=norm)
-    size = np.median(found.mixture[found.pure]) * d / k
+    size = np.median(found.mixture[found.pure]) * d / k if found.pure.any() else np.nan
     cosine = np.median(theta(run, "clean", "AT"))
     return [*(np.mean(a) for a in (*accuracies, best)), size, shares[1] / shares[0], cosine]
 
@@ -695,14 +694,16 @@ rows = {
 columns = ["", "clean", "robust", "direction", "clean, AT", "robust, AT", "reference"]
 columns += ["β (k/d)", "dense share, AT over before", "θ(w, w′)"]
 lines = [columns, ["---"] * len(columns)]
-lines += [[name, *(f"{value:.2f}" for value in row)] for name, row in rows.items()]
+told = {name: [f"{v:.2f}".replace("nan", "–") for v in row] for name, row in rows.items()}
+lines += [[name, *row] for name, row in told.items()]
 Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 # %% [markdown]
 # Accuracies: of the clean network on clean inputs, under all attacks, and under the universal
 # direction alone; of the adversarially trained one on clean inputs and under all attacks; of the
-# reference. Then the mixture of pure neurons after clean training, and what adversarial training
-# does to the dense share; the median cosine of weights before and after it. Means over seeds.
+# reference. Then the mixture of pure neurons after clean training, a dash if none is pure, and what
+# adversarial training does to the dense share; the median cosine of weights before and after it.
+# Means over seeds.
 
 # %%
 sizes = {(d, k)} | {(n, round(k * (n / d) ** 0.5)) for n in dimensions} | {(d, n) for n in actives}
