@@ -67,10 +67,10 @@ claims.load()["L4"]
 # %% tags=["parameters"]
 profile: str = "laptop"  # which margins the verdict is held against
 dataset: str = "mnist5k"  # where the images come from
-seeds: list = [30, 31, 32, 33]  # starts of the network, and orders of the batches
+seeds: list = [34, 35, 36, 37]  # starts of the network, and orders of the batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 1000  # training images, the same for all seeds
-n_test: int = 200  # test images that are attacked
+n_test: int = 100  # test images that are attacked
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "cnn_mnist"  # the network, see `ntklib.models.get`
 protocol: str = "official"  # of training, see `ntklib.recipes.protocol`
@@ -284,33 +284,30 @@ plots.show(
 # %% [markdown]
 # ## Are the attacks sound?
 #
-# The checks are made on every seed, and the worst one counts: those of PGD on the classifier that
-# claims the most, benign training on the last kernel of adversarial training, with images crafted
-# on the network that the kernel is from among the attacks; and a further search, from stripes and
-# with other random numbers, on what is left of that classifier and of the best one of the table.
+# Both claims are about accuracy under all attacks, so the question is whether there is more to be
+# found: all of them once more, with other starts and other random numbers, and images crafted on
+# the adversarially trained network, on what is left of the classifier that claims the most, benign
+# training on the last kernel of adversarial training, and of the best one of the table. This is
+# done on every seed, and the worst one counts.
 
 
 # %%
-def further(f, seed, left):
-    """What a search from another start takes away of the images that are left."""
+def once_more(f, seed, left, network):
+    """What all attacks take away of the images that are left, and those crafted on the network."""
+
+    def transferred(_, x, y, key):
+        return pgd_20(network, x, y, key)
+
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    options = {"left": left, "epsilon": epsilon, "queries": queries}
-    return [attacks.further_search(f, test.x, test.y, key, **options)]
-
-
-def of_pgd(f, seed, network):
-    """Whether PGD does what PGD can do."""
-    key = jax.random.key(seed)
-    source = {"the adversarially trained network": pgd_20(network, test.x, test.y, key)}
-    options = {"epsilon": epsilon, "queries": 0, "transferred": source}
-    return attacks.soundness(f, test.x, test.y, key, **options, **starts)
+    tried = [*added.values(), transferred]
+    return [attacks.further(f, test.x, test.y, key, left=left, tried=tried)]
 
 
 # %%
-most, best = ("benign", "adversarial"), ("adversarial", "adversarial")
-found = cores.share(of_pgd, zip(judged[most], seeds, judged["adversarial network"], strict=True))
+most, best, found = ("benign", "adversarial"), ("adversarial", "adversarial"), []
 for name in (most, best):
-    found += cores.share(further, zip(judged[name], seeds, robust[name], strict=True))
+    of_seeds = judged[name], seeds, robust[name], judged["adversarial network"]
+    found += cores.share(once_more, zip(*of_seeds, strict=True))
 page.soundness = claims.worst(found)
 
 # %% [markdown]

@@ -6,7 +6,7 @@ Inputs that two attacks made are within the same ball. Sources: Athalye et al. (
 AutoAttack (Croce & Hein 2020) for `zero_gradient`, `probabilities` and `stochastic`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from ntklib._checks import Number
 from ntklib.attacks._ball import Ball, Clip, Norm, length
 from ntklib.attacks._gradient import input_gradient, pgd
 from ntklib.attacks._losses import Inputs, Labels, LogitsFn, Loss, Rows, right
-from ntklib.attacks._protocol import partial
+from ntklib.attacks._protocol import Attack, partial
 from ntklib.attacks._robustness import withstand
 from ntklib.attacks._square import square
 
@@ -109,28 +109,27 @@ def black_box(
     return _finding("square", value, tolerance, meaning)
 
 
-def further_search(
+def further(
     logits_fn: LogitsFn,
     x: Rows,
     y: Labels,
     key: PRNGKeyArray,
     *,
     left: Bool[np.ndarray, " n"],
-    epsilon: Number,
-    queries: Number,
+    tried: Sequence[Attack],
     batch_size: Number = 50,
-    clip: Clip = (0.0, 1.0),
     tolerance: float = 0.02,
 ) -> Finding:
-    """Accuracy that `square` takes away of the inputs that are left after all other attacks.
+    """Accuracy that one more run of attacks takes away of what is left after all others.
 
-    An evaluation by many attacks is at its end where another start and other random numbers find
-    no more. The search has so many `queries` an input.
+    An evaluation by many attacks is at its end where other starts and other random numbers find no
+    more. The attacks are made one after the other, with one key, each on what is left before it.
     """
-    search = partial(square, epsilon=epsilon, queries=queries, clip=clip)
-    kept = withstand(logits_fn, x, y, key, among=left, attack=search, batch_size=batch_size)
-    meaning = "accuracy that a further search takes away"
-    return _finding("further search", (left & ~kept).mean(), tolerance, meaning)
+    kept = left
+    for attack in tried:
+        kept = withstand(logits_fn, x, y, key, among=kept, attack=attack, batch_size=batch_size)
+    meaning = "accuracy that one more run of attacks takes away"
+    return _finding("further", (left & ~kept).mean(), tolerance, meaning)
 
 
 def unbounded(
