@@ -405,7 +405,8 @@ pure = [np.asarray(found.pure) for found in of_weights["clean"]]
 def of_pure(name, what):
     """Median over the neurons that are pure after clean training, for each seed."""
     values = [np.asarray(getattr(found, what)) for found in of_weights[name]]
-    return np.array([np.median(v[those]) for v, those in zip(values, pure, strict=True)])
+    pairs = zip(values, pure, strict=True)
+    return np.array([np.median(v[those]) if those.any() else np.nan for v, those in pairs])
 
 
 mixture = {name: of_pure(name, "mixture") for name in kinds}

@@ -60,7 +60,7 @@ dataset: str = "mnist5k"  # where the images come from
 seeds: list = [26, 27, 28, 29]  # starts of the network, and orders of the batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 1000  # training images, the same for all seeds
-n_test: int = 200  # test images
+n_test: int = 100  # test images
 pool: int = 2  # pixels are averaged over squares of this side
 network: str = "conv4"  # the network, see `ntklib.models.get`
 width: float = 0.5  # its channels are this many times those of the full network
@@ -130,21 +130,21 @@ trainings = {
 }
 
 # %% [markdown]
-# Controls that no verdict is on are trained for the first three seeds: AT with the batches in
+# Controls that no verdict is on are trained for the first two seeds: AT with the batches in
 # another order; and three models that learn no features, under the same attack. One is linear in
 # the pixels. One is the network with its tangent kernel at the start fixed,
 # $f(x) = J_{\theta_0}(x)\,(\theta - \theta_0)$. As a linearised ReLU network jumps where gradients
 # do not see it, it is attacked through a copy with smooth activations.
 
 # %% tags=["trainings"]
-few = replace(study, seeds=seeds[:3])
+few = replace(study, seeds=seeds[:2])
 smooth = models.get(network, n_classes=images.n_classes, width=width, softplus=20.0)
 through_smooth = attacks.smoothed(one_step, smooth)
 pixels = phases.Study("mlp", images, few.seeds, recipe, (("depth", 0),))
 controls = {
-    "adversarial, reordered": after(clean, adversary=one_step, order=1)[:3],
+    "adversarial, reordered": after(clean, adversary=one_step, order=1)[:2],
     "linear in pixels": pixels.learn(adversary=one_step),
-    "tangent kernel": few.fix(clean[:3], 0, n_curvature=100, adversary=through_smooth),
+    "tangent kernel": few.fix(clean[:2], 0, n_curvature=100, adversary=through_smooth),
 }
 trainings = trainings, controls
 
@@ -159,7 +159,7 @@ networks = {"clean": first} | {
 # ## Updates of low rank
 #
 # AT from the cleanly trained network, but only a matrix $UV$ is trained in each layer, and no bias.
-# Beside it stand the same updates trained on clean images, and, for three seeds, smaller ranks.
+# Beside it stand the same updates trained on clean images, and, for two seeds, smaller ranks.
 
 
 # %%

@@ -303,3 +303,22 @@ def test_more_starts_leave_less_to_a_second_one(key):
         lost[restarts] = next(f.value for f in findings if f.name == "random_start")
     assert lost[1] == pytest.approx(1 / 4, abs=0.1)
     assert lost[8] <= 0.02
+
+
+def test_one_more_run_finds_what_the_runs_before_have_left(key):
+    f, x, y = net()
+    weak, strong = (attacks.partial(attacks.fgsm, epsilon=e) for e in (EPSILON / 4, EPSILON))
+    points = {"batch_size": 50, "key": key, "logits_fn": f, "x": x, "y": y}
+    everything = np.ones(len(y), bool)
+    left, all_left = (
+        attacks.withstand(**points, among=everything, attack=attack) for attack in (weak, strong)
+    )
+    same, more, both = (
+        attacks.further(**points, left=left, tried=tried)
+        for tried in ([weak], [strong], [weak, strong])
+    )
+    assert (same.value, same.ok) == (0.0, True)
+    assert more.value == pytest.approx((left & ~all_left).mean(), abs=1e-6)
+    assert more.value > 0.02
+    assert not more.ok
+    assert both.value == more.value
