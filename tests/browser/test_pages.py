@@ -47,13 +47,17 @@ def test_never_scrolls_sideways(page: Page, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [380, 1280])
-def test_is_accessible(page: Page, width: int) -> None:
+def test_is_accessible(page: Page, name: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     # The theme lets boxes that scroll at this width take the focus, on loading.
     page.reload()
+    # Contrast takes most of the time, and has the same colours on a phone. What is there only, such
+    # as its bar, is on every page.
+    again = width < 1280 and name != "book/index.html"
+    options = {"resultTypes": ["violations"], "rules": {"color-contrast": {"enabled": not again}}}
     violations = [
         f"{violation['id']}: {node['html'][:300]} {node['failureSummary']}"
-        for violation in Axe().run(page).response["violations"]
+        for violation in Axe().run(page, options=options).response["violations"]
         if violation["impact"] in {"serious", "critical"}
         for node in violation["nodes"]
     ]
