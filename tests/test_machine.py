@@ -61,6 +61,26 @@ def test_cores_are_those_allowed(allowed, nproc, cores, monkeypatch):
     assert machine.cores() == cores
 
 
+@pytest.mark.parametrize(
+    ("given", "level"),
+    [("", "2"), ("--xla_backend_optimization_level=1 --xla_cpu_enable_fast_math=false", "1")],
+)
+def test_what_is_given_to_xla_is_kept(given, level):
+    code = "import os, workflow; print(os.environ['XLA_FLAGS'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"XLA_FLAGS": given},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    flags = done.stdout.split()
+    assert [f for f in flags if "level" in f] == [f"--xla_backend_optimization_level={level}"]
+    assert set(given.split()) <= set(flags)
+    assert "--xla_cpu_use_fusion_emitters=false" in flags
+
+
 THREADS = """\
 import jax, numpy, threadpoolctl
 from pathlib import Path
