@@ -35,6 +35,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+def pytest_runtest_logreport(report):
+    """Names a failure at once: a run that is cut short has no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.nodeid}: {report.when} failed", flush=True)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def programs_are_forgotten():
     """A process that has compiled some ten thousand programs has no room for another: Linux lets it
