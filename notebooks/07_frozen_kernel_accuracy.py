@@ -260,7 +260,7 @@ for axes, of_panel, title in zip(both, curves, ("ReLU", "smooth activations"), s
     for name, found in of_panel.items():
         plots.band(axes, range(len(found)), found, name)
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
-    axes.set(title=title, ylim=(0.4, 1.02))
+    axes.set(title=title, ylim=(0, 1.02))
     axes.legend(loc="lower left")
 both[0].set(ylabel="accuracy, more and more attacks")
 words = [
