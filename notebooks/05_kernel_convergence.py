@@ -523,7 +523,7 @@ page.judge("L6", {}, measurements=shapes)
 
 # %%
 jump, switched_at = speed("switched"), len(times) // 2
-since = min(half * 2 / 3, times[switched_at - 1])
+since = min(half * 2 / 3, times[switched_at - 1])  # short trainings have one look there
 before = speed("standard")[:, (times[:-1] >= since) & (times[1:] <= half)].mean(1)
 start, on = kernels["standard"][:, switched_at], kernels["standard"][:, switched_at + 2]
 moved = dynamics.distance(start, kernels["switched"][:, switched_at + 1], centred=True)

@@ -322,3 +322,5 @@ def test_one_more_run_finds_what_the_runs_before_have_left(key):
     assert more.value > 0.02
     assert not more.ok
     assert both.value == more.value
+    with pytest.raises(ValueError, match="tried: there are no attacks"):
+        attacks.further(**points, left=left, tried=[])

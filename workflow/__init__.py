@@ -2,9 +2,9 @@
 
 import os
 
-# By default a third of a page's time is compiling. Level 2 of LLVM for 3, older emitters and one
-# module a program take less than half of that, and what they make is as fast. Whoever gives a value
-# for one of these gets it.
+# Pages with many programs compile for a third of their time. With level 2 of LLVM in place of 3,
+# with XLA's older emitters and one module a program they do so for half as long or less, and what
+# is made is about as fast. Whoever gives a value for one of these gets it.
 _QUICK = {
     "--xla_backend_optimization_level": "2",
     "--xla_cpu_use_fusion_emitters": "false",

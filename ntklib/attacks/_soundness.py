@@ -124,7 +124,12 @@ def further(
 
     An evaluation by many attacks is at its end where other starts and other random numbers find no
     more. The attacks are made one after the other, with one key, each on what is left before it.
+
+    Raises:
+        ValueError: if there are no attacks; or see `withstand`.
     """
+    if not tried:
+        raise ValueError("tried: there are no attacks; give one or more")
     kept = left
     for attack in tried:
         kept = withstand(logits_fn, x, y, key, among=kept, attack=attack, batch_size=batch_size)
