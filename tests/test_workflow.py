@@ -218,6 +218,14 @@ def test_other_parameters_of_a_run_do_not_reach_the_book(built):
     )
 
 
+def test_nobody_hears_what_a_kernel_says_when_all_is_done(toy):
+    late = "class Late:\n    write = os.write\n    def __del__(self): self.write(2, b'late')"
+    toy_book.replace(toy / NOTEBOOK, JUDGE, f"{late}\n\nlate = Late()\n{JUDGE}")
+    done = toy_book.run(toy, "workflow", "run", "toy")
+    assert done.returncode == 0, done.stderr
+    assert not other_lines(done.stderr)
+
+
 # What must not be trusted.
 
 
@@ -403,6 +411,18 @@ def test_a_notebook_that_fails_is_told_in_two_lines(how, toy):
     assert (toy / FAILED).exists()
     assert not (toy / EXECUTED).exists()
     assert not (toy / RESULT).exists()
+
+
+def test_a_kernel_that_does_not_start_is_told_in_two_lines(toy, tmp_path):
+    (tmp_path / "ipykernel_launcher.py").write_text("raise ImportError('half an installation')")
+    values = '{"profile": "laptop", "seeds": [0, 1, 2]}'
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{toy}"}
+    done = toy_book.run(toy, "workflow.execute", "01_toy", "laptop", values, **path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2:] == [
+        f"error: {NOTEBOOK}: the kernel did not start: ImportError: half an installation",
+        f"partial notebook: {FAILED}",
+    ]
 
 
 OUTCOMES = {

@@ -15,7 +15,6 @@ import nbformat
 import papermill
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
-from nbclient.exceptions import DeadKernelError
 from traitlets import default
 from traitlets.config import Config
 
@@ -35,6 +34,20 @@ class _Kernel(AsyncKernelManager):
     @default("kernel_spec_manager")
     def _native(self) -> KernelSpecManager:
         return KernelSpecManager(kernel_dirs=[])
+
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+        """As its base, with what the process prints in a file beside that of the connection.
+
+        What cells print reaches the notebook. What is left is why a kernel could not start, which
+        is told, and its complaints on its way out, when every cell has succeeded, that it was
+        interrupted or that a socket is gone.
+        """
+        with open(_printed(Path(self.connection_file)), "w", encoding="utf-8") as file:
+            await super().start_kernel(stderr=file, **options)
+
+
+def _printed(connection_file: Path) -> Path:
+    return connection_file.with_suffix(".err")
 
 
 def _revision(root: Path) -> tuple[str | None, bool]:
@@ -71,14 +84,16 @@ def _source(project: Project, notebook: str, values: dict[str, Any]) -> nbformat
     return content
 
 
-def _failure(error: Exception, partial: Path) -> str:
-    """Says which cell failed, and why."""
+def _failure(error: Exception, partial: Path, printed: str) -> str:
+    """Says which cell failed, and why; or that there was no kernel, with its last line."""
     cells = [
         cell
         for cell in nbformat.read(partial, as_version=4).cells
         if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])
     ]
     started = [i for i, cell in enumerate(cells) if cell.metadata["papermill"]["start_time"]]
+    if not started:
+        return ": ".join(["the kernel did not start", *printed.strip().splitlines()[-1:]])
     number, source = started[-1] + 1, cells[started[-1]].source
     name = getattr(error, "ename", type(error).__name__)
     last_line = str(getattr(error, "evalue", error)).strip().splitlines()[-1:]
@@ -127,7 +142,8 @@ def execute(
         source = folder / "source.ipynb"
         nbformat.write(_source(project, notebook, values), source)
         # Sockets in that folder rather than ports that everybody on the machine can reach.
-        kernel = {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}
+        connection = folder / "kernel.json"
+        kernel = {"transport": "ipc", "connection_file": str(connection)}
         try:
             papermill.execute_notebook(
                 source,
@@ -138,10 +154,9 @@ def execute(
                 kernel_name=NATIVE_KERNEL_NAME,
                 kernel_manager_class=_Kernel,
                 config=Config(KernelManager=kernel),
-                extra_arguments=["--log-level=50"],  # else it tells of being shut down
             )
-        except (papermill.PapermillExecutionError, DeadKernelError) as error:
-            refuse(_failure(error, partial))
+        except (papermill.PapermillExecutionError, RuntimeError) as error:  # or without a kernel
+            refuse(_failure(error, partial, _printed(connection).read_text()))
     content = nbformat.read(partial, as_version=4)
     for path in ("input_path", "output_path"):
         del content.metadata["papermill"][path]  # folders of this machine, of no use elsewhere
