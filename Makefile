@@ -54,8 +54,11 @@ colab: $(READY)  ## run the notebooks with the packages and the versions that Co
 	@$(BIN)/python tests/colab/run.py
 
 # Not in the lock: which of PyTorch's builds there is depends on the machine. AutoAttack needs it.
-peers: $(READY)  ## install PyTorch and AutoAttack, with which tests and benchmarks compare
+# The checkers of the book's metadata want older versions of what others here use, so they live apart.
+peers: $(READY)  ## install PyTorch, AutoAttack and checkers of metadata, with which tests compare
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 pyautoattack==0.2.0
+	$(BIN)/python -m venv $(VENV)/checkers
+	$(VENV)/checkers/bin/python -m pip install --quiet --disable-pip-version-check roc-validator==0.13.0 cffconvert==2.0.0
 
 bench: peers     ## compare speed with peers, as a table of ratios; WORK="gram_256 pgd" for some
 	@$(BIN)/python -m benchmarks $$WORK

@@ -2,9 +2,14 @@
 
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import rocrate
 import yaml
 from rocrate.rocrate import ROCrate
 
@@ -85,6 +90,43 @@ def test_a_spoilt_crate_is_noticed(spoil, entities, folder):
     assert faults(copy, folder) != []
 
 
+@pytest.fixture(scope="module")
+def checkers():
+    """The programs of the environment of checkers; `make peers` installs it, as CI does."""
+    programs = Path(sys.prefix) / "checkers" / "bin"
+    if not programs.is_dir() and "CI" not in os.environ:
+        pytest.skip("the checkers are not installed: make peers")
+    return programs
+
+
+def broken(checkers, folder):
+    """The rules of RO-Crate that its validator finds broken."""
+    context = Path(rocrate.__file__).parent / "data" / "ro-crate.jsonld"
+    command = [checkers / "python", Path(__file__).parent / "check_crate.py", folder, context]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+# The author is a group without a home page, an entry in the register of organisations, and a desk.
+UNKNOWN = "The organization SHOULD have a URL", "ROR identifier", "contactPoint"
+
+
+def test_the_validator_finds_nothing_that_could_be_mended(checkers, folder):
+    found = broken(checkers, folder)
+    assert [line for line in found if not any(words in line for words in UNKNOWN)] == []
+    assert all(line.startswith("RECOMMENDED ") for line in found)
+
+
+def test_the_validator_notices_a_spoilt_crate(checkers, folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "ro-crate-metadata.json"
+    text = path.read_text()
+    assert '"datePublished"' in text
+    path.write_text(text.replace('"datePublished"', '"dateCreated"'))
+    assert any(line.startswith("REQUIRED ") for line in broken(checkers, tmp_path))
+
+
 def test_another_program_reads_the_crate(folder):
     read = ROCrate(folder)
     assert read.name == CITATION["title"]
@@ -106,3 +148,14 @@ def test_codemeta_says_what_the_citation_says():
     assert [paper["@id"].rpartition("/")[2] for paper in told["citation"]] == [
         paper["identifiers"][0]["value"].removeprefix("arXiv:") for paper in CITATION["references"]
     ]
+
+
+def test_codemeta_says_what_another_program_makes_of_the_citation(checkers):
+    command = [checkers / "cffconvert", "-i", ROOT / "CITATION.cff"]
+    assert subprocess.run([*command, "--validate"], capture_output=True).returncode == 0
+    made = subprocess.run([*command, "-f", "codemeta"], capture_output=True, text=True)
+    expected, told = json.loads(made.stdout), metadata.codemeta(CITATION)
+    people = [[author["name"] for author in each.pop("author")] for each in (expected, told)]
+    assert people[0] == people[1]
+    del expected["@context"]  # of version 2.0
+    assert {name: told[name] for name in expected} == expected

@@ -40,8 +40,8 @@ def _papers(citation: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def codemeta(citation: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a file codemeta.json.
 
-    The converter of CITATION.cff, cffconvert, needs an older jsonschema than Jupyter; what it would
-    do for this file is little.
+    It says what cffconvert makes of it, with which the tests compare, and of the papers besides;
+    cffconvert needs an older jsonschema than Jupyter.
 
     Args:
         citation: the content of CITATION.cff.
@@ -94,7 +94,8 @@ def crate(folder: Path, citation: Mapping[str, Any], results: Iterable[Result]) 
     made.license = _entity(made, _license(citation), **spdx)
     for i, author in enumerate(citation["authors"]):
         who = _entity(made, f"#author-{i}", kind="Organization", name=author["name"])
-        made.root_dataset.append_to("author", who, compact=True)
+        for role in ("author", "publisher"):
+            made.root_dataset.append_to(role, who, compact=True)
     for paper in _papers(citation):
         cited = _entity(made, paper.pop("@id"), kind=paper.pop("@type"), **paper)
         made.root_dataset.append_to("citation", cited, compact=True)
