@@ -777,40 +777,37 @@ for i, (name, law) in enumerate(laws.items()):
     for to, way in ways.items():
         if scaling and name in powers:
             of_sizes[f"power, {name}, {to}"] = exponent(way, i, law)
-record = page.record("paper")
+
+# %%
+record, told = page.record("paper"), of_sizes
 if record and not scaling:
     ways, told = sizes(**record.parameters), record.measurements
-else:
-    told = of_sizes
+of_powers = {n.removeprefix("power, "): e for n, e in told.items() if n.startswith("power, ")}
+fitted = {name: power for name, power in of_powers.items() if np.isfinite(power.value)}
+words = ", ".join(f"{power.value:.2f} ({name})" for name, power in fitted.items())
 
 
 # %%
-def show_scaling():
-    """The three quantities, in units of their laws: lines that are level where the law holds."""
-    figure, panels = plt.subplots(1, 3, figsize=(10, 3.2))
-    for axes, name in zip(panels, powers, strict=True):
-        axes.set(xlabel=name.partition("(")[2][:-1], ylabel=name)
-        for to, way in ways.items():
-            at = [told[at_size(name, *size)] for size in way]
-            plots.band(axes, [laws[name](*size) for size in way], at, f"to {to}")
-        axes.set_ylim(bottom=0)
-    panels[0].legend(loc="lower right")
-    return figure
+def draw_scaling(axes, name):
+    """A quantity along both ways, in units of its law."""
+    for to, way in ways.items():
+        at = [told[at_size(name, *size)] for size in way]
+        plots.band(axes, [laws[name](*size) for size in way], at, f"to {to}")
+    axes.set(xlabel=name.partition("(")[2][:-1], ylabel=name, ylim=(0, None))
+    axes.legend()
 
 
 # %% tags=["hide-input"]
-of_powers = {n.removeprefix("power, "): e for n, e in told.items() if n.startswith("power, ")}
-fitted = {name: power for name, power in of_powers.items() if np.isfinite(power.value)}
 if fitted:
+    figure, panels = plt.subplots(1, len(powers), figsize=(10, 3.2))
+    for axes, name in zip(panels, powers, strict=True):
+        draw_scaling(axes, name)
     plots.show(
-        show_scaling(),
+        figure,
         name="fig-purification-scaling",
-        alt="The mixture and two radii against their laws, in units of these. Fitted powers: "
-        + ", ".join(f"{power.value:.2f} ({name})" for name, power in fitted.items())
-        + ".",
-        caption="The mixture and the radii that half of the inputs withstand, in units of what the "
-        "argument says they go with; where it is right, lines are level. Profile `paper`; bands "
-        "are 95 % intervals over seeds.",
+        alt=f"The mixture and two radii, in units of their laws. Fitted powers: {words}.",
+        caption="The mixture, and the radii that half of the inputs withstand, in units of what "
+        "they should go with: then lines are level. Bands are 95 % intervals over seeds.",
     )
 
 # %% tags=["hide-input"]
@@ -818,19 +815,17 @@ table = [["d", "k", *laws], ["---"] * 6]
 for size in sorted({size for way in ways.values() for size in way}):
     if fitted:
         table.append([*map(str, size), *(f"{told[at_size(name, *size)]}" for name in laws)])
-says = {
-    "above": "more than one",
-    "below": "less than one",
-    "not told apart from": "not told apart from one",
-}
-lines = [f"- {name}: {power}, {says[power.beside(1)]}" for name, power in fitted.items()]
-words = "The powers of the laws with which the three go; the argument says one:\n\n"
-rows = [f"| {' | '.join(row)} |" for row in table]
-Markdown(
-    words + "\n".join(lines) + "\n\nAll numbers, in units of the laws:\n\n" + "\n".join(rows)
-    if fitted
-    else "No record tells of other sizes."
-)
+says = {"above": "more than one", "below": "less than one"}
+lines = [
+    f"- {name}: {power}, {says.get(power.beside(1), 'not told apart from one')}"
+    for name, power in fitted.items()
+]
+
+# %% tags=["hide-input"]
+rows = "\n".join(f"| {' | '.join(row)} |" for row in table)
+text = "The powers of the laws with which the three go; the argument says one:\n\n"
+text += "\n".join(lines) + f"\n\nAll numbers, in units of the laws:\n\n{rows}"
+Markdown(text if fitted else "No record tells of other sizes.")
 
 # %% [markdown]
 # ## Is the attack sound?
