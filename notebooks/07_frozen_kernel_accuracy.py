@@ -51,10 +51,10 @@ claims.load()["L5"]
 # gradient descent (PGD) on itself? The second: what does it withstand when it is attacked by all
 # that we have? That is PGD that chooses its own steps (Auto-PGD), towards any wrong class and
 # towards one after another, images crafted on other models, gradients that are estimated from
-# logits, a search that needs no gradient, and PGD on a copy of the model in which each ReLU is
-# replaced by the smooth $\log(1 + e^{\beta z}) / \beta$, where a jump is a slope that the gradient
-# sees. An image counts as withstood only if it withstands all of them. The third: what if training,
-# too, attacks the smooth copy?
+# logits, a search that needs no gradient, and PGD and Auto-PGD on a copy of the model in which each
+# ReLU is replaced by the smooth $\log(1 + e^{\beta z}) / \beta$, where a jump is a slope that the
+# gradient sees. An image counts as withstood only if it withstands all of them. The third: what if
+# training, too, attacks the smooth copy?
 #
 # ## Parameters
 #
@@ -63,7 +63,7 @@ claims.load()["L5"]
 # %% tags=["parameters"]
 profile: str = "laptop"  # which margins the verdict is held against
 dataset: str = "mnist5k"  # where the images come from
-seeds: list = [34, 35, 36]  # starts of the network, and orders of the batches
+seeds: list = [62, 63, 64]  # starts of the network, and orders of the batches
 epsilon: float = 0.1  # radius of the attack, in pixels that range from 0 to 1
 n_train: int = 1000  # training images, the same for all seeds
 n_test: int = 100  # test images
@@ -75,7 +75,7 @@ lazy_epochs: int = 5  # passes in the second phase
 batch_size: int = 100  # images of a batch
 learning_rate: float = 0.05  # of gradient descent with momentum 0.9, in the first phase
 attack_steps: int = 5  # steps of the attack in training
-queries: int = 200  # of the search without gradients, for each test image
+queries: int = 500  # of the search without gradients, for each test image
 
 # %% [markdown]
 # ## Setup
@@ -184,13 +184,16 @@ ordinary, ours, repaired = "adversarial network", "fixed kernel", "fixed kernel,
 starts = {"steps": 20, "restarts": 3}
 pgd_20, pgd_50 = attacks.partial(pgd, **starts), attacks.partial(pgd, steps=50)
 smooth_copy = attacks.smoothed(attacks.partial(pgd, steps=20), smooth)
+targeted = attacks.partial(attacks.apgd_targeted, epsilon=epsilon, steps=30, n_targets=4)
+search = attacks.partial(attacks.square, epsilon=epsilon, queries=queries, start=smooth_copy)
 added = {
     "PGD-20": pgd_20,
     "PGD-50 on the smooth copy": attacks.smoothed(pgd_50, smooth),
     "APGD": attacks.partial(attacks.apgd, epsilon=epsilon, steps=20),
-    "targeted APGD": attacks.partial(attacks.apgd_targeted, epsilon=epsilon, steps=20, n_targets=3),
+    "targeted APGD": targeted,
+    "targeted APGD on the smooth copy": attacks.smoothed(targeted, smooth),
     "estimated gradients": attacks.partial(attacks.nes, epsilon=epsilon, steps=5, samples=20),
-    "search": attacks.partial(attacks.square, epsilon=epsilon, queries=queries, start=smooth_copy),
+    "search": search,
 }
 test = draw.test
 under = {name: study.withstood(of_seeds, test, *added.values()) for name, of_seeds in named.items()}
@@ -399,8 +402,9 @@ plots.show(
 #
 # All checks are made on every seed, and the worst one counts. For L3a they are of the attack of the
 # paper, on the model of the claim. For L3b and L3c the question is whether there is more to be
-# found: a further search, from stripes and with other random numbers, on what is left of the two
-# models that are compared.
+# found on what is left of the two models that are compared. The two attacks that still find
+# something where PGD finds no more are made once more, with other random numbers: targeted APGD on
+# the smooth copy, and the search.
 
 
 # %%
@@ -412,10 +416,10 @@ def of_the_attack(f, seed, images_of):
 
 
 def further(f, seed, left):
-    """What a search from another start takes away of the images that are left."""
+    """What one more run of the last attacks takes away of the images that are left."""
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    search = attacks.partial(attacks.square, epsilon=epsilon, queries=queries)
-    return [attacks.further(f, test.x, test.y, key, left=left, tried=[search])]
+    tried = [added["targeted APGD on the smooth copy"], search]
+    return [attacks.further(f, test.x, test.y, key, left=left, tried=tried)]
 
 
 # %%
