@@ -195,6 +195,8 @@ added = {
     "estimated gradients": attacks.partial(attacks.nes, epsilon=epsilon, steps=5, samples=20),
     "search": search,
 }
+
+# %%
 test = draw.test
 under = {name: study.withstood(of_seeds, test, *added.values()) for name, of_seeds in named.items()}
 

@@ -695,6 +695,25 @@ Markdown(
 )
 
 # %% [markdown]
+# On photographs the record says the following.
+
+
+# %% tags=["hide-input"]
+def of_record(record):
+    angles, ranked = (record.claims[name].checks for name in ("P6", "P7"))
+    verdicts = ", ".join(f"{name} {found.verdict}" for name, found in record.claims.items())
+    return (
+        f"between clean and adversarially trained filters the cosine is "
+        f"{angles['cosine_in_most_layers']!s}, {angles['margin_over_initial']!s} more than with "
+        f"the initial ones, and {angles['margin_over_anew']!s} more than where AT starts anew; "
+        f"updates of rank {record.parameters['ranks'][-1]} recover {ranked['recovered_gain']!s} of "
+        f"what full AT gains. Verdicts: {verdicts}."
+    )
+
+
+Markdown(page.records(of_record, "cifar"))
+
+# %% [markdown]
 # This page measures whether weights are kept. It cannot tell whether what goes is a mixture of
 # features: for that one would have to know the features. P1 to P5 are about a model where they are
 # known.
