@@ -191,10 +191,38 @@ added = {
     "accuracy under PGD": pgd_20,
     "accuracy under both PGD": attacks.smoothed(attacks.partial(pgd, steps=50), smooth),
     "accuracy under both PGD and targeted APGD": attacks.smoothed(targeted, smooth),
-    "accuracy under attack": search,
+    "accuracy under these and the search": search,
 }
 test = draw.test
 under = {name: study.withstood(fs, test, *added.values()) for name, fs in judged.items()}
+
+# %% [markdown]
+# The last two still find something when they are made once more. So they are made twice, the second
+# time with other random numbers, and at last each model is shown images that were crafted on the
+# adversarially trained network.
+
+
+# %%
+def transferred(network):
+    """The attack that shows images which were crafted on another network."""
+    return lambda _, x, y, key: pgd_20(network, x, y, key)
+
+
+def again(f, seed, left, network):
+    """Which of the images that are left withstand the last attacks once more."""
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    for attack in (*list(added.values())[2:], transferred(network)):
+        left = attacks.withstand(f, test.x, test.y, key, among=left, attack=attack, batch_size=50)
+    return left
+
+
+def on_seeds(check, name, left):
+    """What is found of a classifier, for each seed."""
+    return cores.share(check, zip(judged[name], seeds, left, attacked, strict=True))
+
+
+attacked = judged["adversarial network"]
+robust = {name: np.array(on_seeds(again, name, rows[-1])) for name, rows in under.items()}
 
 # %% [markdown]
 # Benign training is followed on more images, without an attack, and on those that are attacked,
@@ -266,7 +294,6 @@ plots.show(
 
 # %% tags=["hide-input", "key-figure"]
 kinds, phase_kinds = ("standard", "adversarial"), ("equal", "adversarial")
-robust = {name: rows[-1] for name, rows in under.items()}
 cells = {(k, p): claims.estimate(robust[p, k]) for k in kinds for p in phase_kinds}
 shown = "benign", "adversarial"
 figure, axes = plt.subplots(figsize=(6, 3))
@@ -285,38 +312,32 @@ plots.show(
 # ## Are the attacks sound?
 #
 # Both claims are about accuracy under all attacks, so the question is whether there is more to be
-# found: all of them once more, with other starts and other random numbers, and images crafted on
-# the adversarially trained network, on what is left of the classifier that claims the most, benign
-# training on the last kernel of adversarial training, and of the best one of the table. This is
-# done on every seed, and the worst one counts.
+# found: all of them once more, with other starts and other random numbers, on what is left of the
+# classifier that claims the most, benign training on the last kernel of adversarial training, and
+# of the best one of the table. This is done on every seed, and the worst one counts.
 
 
 # %%
 def once_more(f, seed, left, network):
-    """What all attacks take away of the images that are left, and those crafted on the network."""
-
-    def transferred(_, x, y, key):
-        return pgd_20(network, x, y, key)
-
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    tried = [*added.values(), transferred]
+    """What one more run of all attacks takes away of the images that are left."""
+    key, tried = (
+        jax.random.fold_in(jax.random.key(seed), 2),
+        [*added.values(), transferred(network)],
+    )
     return [attacks.further(f, test.x, test.y, key, left=left, tried=tried)]
 
 
-# %%
-most, best, found = ("benign", "adversarial"), ("adversarial", "adversarial"), []
-for name in (most, best):
-    of_seeds = judged[name], seeds, robust[name], judged["adversarial network"]
-    found += cores.share(once_more, zip(*of_seeds, strict=True))
-page.soundness = claims.worst(found)
+most, best = ("benign", "adversarial"), ("adversarial", "adversarial")
+page.soundness = claims.worst([x for n in (most, best) for x in on_seeds(once_more, n, robust[n])])
 
 # %% [markdown]
 # ## Verdict
 
 # %%
-levels = ("accuracy", *added)
+levels = ("accuracy", *added, "accuracy under attack")
 measurements = {}
 for name, rows in under.items():
+    rows = [*rows, robust[name]]
     words = {"benign": "benign training", "equal": "benign training of as many updates"}
     words["adversarial"] = "adversarial training"
     place = name if isinstance(name, str) else f"{words[name[0]]} on the {name[1]} kernel"
