@@ -85,7 +85,7 @@ def theirs(name: str, logits_fn: Any, test: data.Split, seed: int) -> Bool[np.nd
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         crafted = attack.perturb(x, y)
-    found = attacks.correct(logits_fn(jax.numpy.asarray(crafted.numpy())), test.y)
+    found = attacks.correct(logits_fn(jax.numpy.asarray(crafted.detach().numpy())), test.y)
     return np.asarray(found & attacks.correct(logits_fn(test.x), test.y))
 
 
