@@ -712,7 +712,9 @@ Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 # The argument says how the mixture goes with the size, and the radius that half of the inputs
 # withstand, after clean and after adversarial training. Sizes lie along two ways: to more features,
 # with active ones in proportion to $\sqrt d$, and to more active ones among $d$ features. This
-# takes long, so it is done in the profile `paper`. A seed without pure neurons has no mixture.
+# takes long, so it is done in the profile `paper`. A seed without pure neurons has no mixture. All
+# sizes have as many steps and as large batches; what longer training would make of large ones, this
+# does not say.
 
 
 # %%
@@ -814,7 +816,8 @@ if fitted:
 table = [["d", "k", *laws], ["---"] * 6]
 for size in sorted({size for way in ways.values() for size in way}):
     if fitted:
-        table.append([*map(str, size), *(f"{told[at_size(name, *size)]}" for name in laws)])
+        cells = (f"{told[at_size(name, *size)]}" for name in laws)
+        table.append([*map(str, size), *(cell.replace("nan (no interval)", "–") for cell in cells)])
 says = {"above": "more than one", "below": "less than one"}
 lines = [
     f"- {name}: {power}, {says.get(power.beside(1), 'not told apart from one')}"
