@@ -265,8 +265,8 @@ for axes, of_panel, title in zip(both, curves, ("ReLU", "smooth activations"), s
     for name, found in of_panel.items():
         plots.band(axes, range(len(found)), found, name)
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
-    axes.set(title=title, ylim=(0, 1.02))
-    axes.legend(loc="lower left")
+    axes.set_ylim(0, 1.02)
+    axes.legend(title=title, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 both[0].set(ylabel="accuracy, more and more attacks")
 words = [
     f"{name}: {found[1].value:.2f} under PGD, {found[-1].value:.2f} under all attacks."

@@ -1040,6 +1040,18 @@ if few:
 Markdown("\n\n".join([of_theta, of_controls]))
 
 # %% tags=["hide-input"]
+growth = ""
+if fitted:
+    ends = ways["more features"][0], ways["more features"][-1]
+    gains = [told[at_size("gain of robust accuracy", *size)] for size in ends]
+    says = {"above": "grows", "below": "shrinks"}.get(gains[1].beside(gains[0]), "stays")
+    growth = (
+        f"**Larger sizes.** What adversarial training gains {says}: with {ends[0][0]} features "
+        f"it is {gains[0]}, with {ends[1][0]} it is {gains[1]}. See *Scaling*."
+    )
+Markdown(growth)
+
+# %% tags=["hide-input"]
 tangents, by_name = (claims.estimate(of_kind[n]) for n in ("tangent kernel", "cubic, written down"))
 cubic = p5.checks["advantage_over_known_cubic"]
 says_cubic = {
