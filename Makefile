@@ -63,8 +63,8 @@ peers: $(READY)  ## install PyTorch, AutoAttack and checkers of metadata, with w
 bench: peers     ## compare speed with peers, as a table of ratios; WORK="gram_256 pgd" for some
 	@$(BIN)/python -m benchmarks $$WORK
 
-preview: $(READY) ## keep README's picture, and thumbnails of all figures, of the built book
-	@NTKLIB_PREVIEW=1 $(BIN)/python -m pytest tests/browser/test_preview.py tests/test_pictures.py
+preview: $(READY) ## take README's picture anew, of the built book
+	@NTKLIB_PREVIEW=1 $(BIN)/python -m pytest tests/browser/test_preview.py
 
 # uv writes the locks; the overrides leave TensorFlow out. What the notebooks need alone is in
 # notebooks.lock, in the same versions: results depend on these, and Binder installs no others.

@@ -260,14 +260,14 @@ panels = (
 )
 curves = [{name: [claims.estimate(r) for r in rows] for name, rows in p.items()} for p in panels]
 labels = ["no attack", *added, "images of others"]
-figure, both = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True)
+figure, both = plt.subplots(1, 2, figsize=(9.5, 5.4), sharey=True)
 for axes, of_panel, title in zip(both, curves, ("ReLU", "smooth activations"), strict=True):
     for name, found in of_panel.items():
         plots.band(axes, range(len(found)), found, name)
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
     axes.set_ylim(0, 1.02)
     axes.legend(title=title, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-both[0].set(ylabel="accuracy, more and more attacks")
+both[0].set(ylabel="accuracy")
 words = [
     f"{name}: {found[1].value:.2f} under PGD, {found[-1].value:.2f} under all attacks."
     for of_panel in curves
