@@ -35,6 +35,7 @@ class _Kernel(AsyncKernelManager):
     def _native(self) -> KernelSpecManager:
         return KernelSpecManager(kernel_dirs=[])
 
+    # Its base has an attribute in place of the method.
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
         """As its base, with what the process prints in a file beside that of the connection.
 
