@@ -1046,8 +1046,8 @@ if fitted:
     gains = [told[at_size("gain of robust accuracy", *size)] for size in ends]
     says = {"above": "grows", "below": "shrinks"}.get(gains[1].beside(gains[0]), "stays")
     growth = (
-        f"**Larger sizes.** What adversarial training gains {says}: with {ends[0][0]} features "
-        f"it is {gains[0]}, with {ends[1][0]} it is {gains[1]}. See *Scaling*."
+        f"**Larger sizes** (see *Scaling*). The gain {says}: {gains[0]} with {ends[0][0]} features, "
+        f"{gains[1]} with {ends[1][0]}."
     )
 Markdown(growth)
 
@@ -1102,6 +1102,5 @@ Markdown(f"{of_low}\n\n{of_cubic}")
 #   network.
 # - A network that stays as vulnerable when its mixtures are removed: they would accompany the lack
 #   of robustness, and not cause it. Removing one direction by hand is the first test of that.
-# - At larger dimensions the gain shrinks. What *Scaling* says of the powers of $d$ and $k$ tells
-#   how far the argument above can be trusted.
+# - At larger dimensions the gain shrinks, or with longer training there (see *Scaling*).
 # - Another seed, task or size: `make run NB=feature_purification SET="d=300 k=7 width=600"`.
