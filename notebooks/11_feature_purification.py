@@ -1046,8 +1046,8 @@ if fitted:
     gains = [told[at_size("gain of robust accuracy", *size)] for size in ends]
     says = {"above": "grows", "below": "shrinks"}.get(gains[1].beside(gains[0]), "stays")
     growth = (
-        f"**Larger sizes** (see *Scaling*). The gain {says}: {gains[0]} with {ends[0][0]} features, "
-        f"{gains[1]} with {ends[1][0]}."
+        f"**Larger sizes** (see *Scaling*). The gain {says}: {gains[0]} with {ends[0][0]} "
+        f"features, {gains[1]} with {ends[1][0]}."
     )
 Markdown(growth)
 
