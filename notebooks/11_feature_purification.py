@@ -786,31 +786,6 @@ if record and not scaling:
     ways, told = sizes(**record.parameters), record.measurements
 of_powers = {n.removeprefix("power, "): e for n, e in told.items() if n.startswith("power, ")}
 fitted = {name: power for name, power in of_powers.items() if np.isfinite(power.value)}
-words = ", ".join(f"{power.value:.2f} ({name})" for name, power in fitted.items())
-
-
-# %%
-def draw_scaling(axes, name):
-    """A quantity along both ways, in units of its law."""
-    for to, way in ways.items():
-        at = [told[at_size(name, *size)] for size in way]
-        plots.band(axes, [laws[name](*size) for size in way], at, f"to {to}")
-    axes.set(xlabel=name.partition("(")[2][:-1], ylabel=name, ylim=(0, None))
-    axes.legend()
-
-
-# %% tags=["hide-input"]
-if fitted:
-    figure, panels = plt.subplots(1, len(powers), figsize=(10, 3.2))
-    for axes, name in zip(panels, powers, strict=True):
-        draw_scaling(axes, name)
-    plots.show(
-        figure,
-        name="fig-purification-scaling",
-        alt=f"The mixture and two radii, in units of their laws. Fitted powers: {words}.",
-        caption="The mixture, and the radii that half of the inputs withstand, in units of what "
-        "they should go with: then lines are level. Bands are 95 % intervals over seeds.",
-    )
 
 # %% tags=["hide-input"]
 table = [["d", "k", *laws], ["---"] * 6]
