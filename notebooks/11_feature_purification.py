@@ -649,7 +649,7 @@ plots.show(
 )
 
 # %% [markdown]
-# ## Variants
+# ## Variants and other sizes
 #
 # What the task and the network above leave out, one at a time, on a few seeds and in batches of
 # half the size. Nothing of this is judged. With $\ell_\infty$ attacks the radius depends on the
@@ -707,12 +707,10 @@ Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 # Means over seeds.
 
 # %% [markdown]
-# ## Scaling
-#
-# The argument says how the mixture goes with the size, and the radius that half of the inputs
-# withstand, after clean and after adversarial training. Sizes lie along two ways: to more features,
-# with active ones in proportion to $\sqrt d$, and to more active ones among $d$ features. This
-# takes long, so it is done in the profile `paper`. A seed without pure neurons has no mixture. All
+# Other sizes: the argument says how the mixture goes with the size, and the radius that half of
+# the inputs withstand, after clean and after adversarial training. Sizes lie along two ways: to more
+# features, with active ones in proportion to $\sqrt d$, and to more active ones among $d$ features.
+# This takes long, so it is done in the profile `paper`. A seed without pure neurons has no mixture. All
 # sizes have as many steps and as large batches; what longer training would make of large ones, this
 # does not say.
 
@@ -1021,8 +1019,8 @@ if fitted:
     gains = [told[at_size("gain of robust accuracy", *size)] for size in ends]
     says = {"above": "grows", "below": "shrinks"}.get(gains[1].beside(gains[0]), "stays")
     growth = (
-        f"**Larger sizes** (see *Scaling*). The gain {says}: {gains[0]} with {ends[0][0]} "
-        f"features, {gains[1]} with {ends[1][0]}."
+        f"**Larger sizes.** The gain {says}: {gains[0]} with {ends[0][0]} features, {gains[1]} "
+        f"with {ends[1][0]} (*Variants and other sizes*)."
     )
 Markdown(growth)
 
@@ -1077,5 +1075,5 @@ Markdown(f"{of_low}\n\n{of_cubic}")
 #   network.
 # - A network that stays as vulnerable when its mixtures are removed: they would accompany the lack
 #   of robustness, and not cause it. Removing one direction by hand is the first test of that.
-# - At larger dimensions the gain shrinks, or with longer training there (see *Scaling*).
+# - At larger dimensions the gain shrinks, or with longer training there.
 # - Another seed, task or size: `make run NB=feature_purification SET="d=300 k=7 width=600"`.
