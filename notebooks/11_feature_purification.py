@@ -707,12 +707,12 @@ Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 # Means over seeds.
 
 # %% [markdown]
-# Other sizes: the argument says how the mixture goes with the size, and the radius that half of
-# the inputs withstand, after clean and after adversarial training. Sizes lie along two ways: to more
+# Other sizes: the argument says how the mixture goes with the size, and the radius that half of the
+# inputs withstand, after clean and after adversarial training. Sizes lie along two ways: to more
 # features, with active ones in proportion to $\sqrt d$, and to more active ones among $d$ features.
-# This takes long, so it is done in the profile `paper`. A seed without pure neurons has no mixture. All
-# sizes have as many steps and as large batches; what longer training would make of large ones, this
-# does not say.
+# This takes long, so it is done in the profile `paper`. A seed without pure neurons has no mixture.
+# All sizes have as many steps and as large batches; what longer training would make of large ones,
+# this does not say.
 
 
 # %%
