@@ -320,10 +320,8 @@ plots.show(
 # %%
 def once_more(f, seed, left, network):
     """What one more run of all attacks takes away of the images that are left."""
-    key, tried = (
-        jax.random.fold_in(jax.random.key(seed), 2),
-        [*added.values(), transferred(network)],
-    )
+    key = jax.random.fold_in(jax.random.key(seed), 2)
+    tried = [*added.values(), transferred(network)]
     return [attacks.further(f, test.x, test.y, key, left=left, tried=tried)]
 
 

@@ -685,7 +685,7 @@ Markdown(page.records(of_record, "cifar"))
 #
 # - The paper trains on 12,000 images of CIFAR-10 or SVHN, 10,000 of them in the kernel and 2,000
 #   held back, and on networks of 512 units for 20,000 steps. The profile `paper` has these sizes;
-#   `laptop` has digits and a few hundred images, and the record on photographs a sixth of the
+#   `laptop` has digits and a few hundred images, and the record on photographs a fifth of the
 #   paper's, networks of half its width, and a tenth of its steps. On SVHN, which the paper has too,
 #   nothing was run: there was no copy (`SET="dataset=svhn"` downloads one).
 # - The paper's algorithm has a weight for each held-out image and class, its code one for each

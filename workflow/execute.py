@@ -35,8 +35,7 @@ class _Kernel(AsyncKernelManager):
     def _native(self) -> KernelSpecManager:
         return KernelSpecManager(kernel_dirs=[])
 
-    # Its base has an attribute in place of the method.
-    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # an attribute there
         """As its base, with what the process prints in a file beside that of the connection.
 
         What cells print reaches the notebook. What is left is why a kernel could not start, which
